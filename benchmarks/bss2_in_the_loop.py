@@ -23,6 +23,7 @@ import argparse
 import importlib.resources
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,9 +232,14 @@ def main() -> None:
     def chip(net: Graph, headroom: float, **which: Any) -> InTheLoop:
         return on_chip(net, loss, chip=EmulatedChip(spread=spread, **which), headroom=headroom)
 
+    def off_chip(engine: InTheLoop) -> EventDriven:
+        """The event engine with the refractory period of the chip, so that they are comparable."""
+        return replace(plain, refractory=engine.event.refractory)
+
     for name, net in begun.items():
-        say(trained=name, on="event engine", **on(plain, net, arguments))
-        say(trained=name, on="ideal chip", **on(chip(net, 1.0, ideal=True), net, arguments))
+        ideal = chip(net, 1.0, ideal=True)
+        say(trained=name, on="event engine", **on(off_chip(ideal), net, arguments))
+        say(trained=name, on="ideal chip", **on(ideal, net, arguments))
         for seed in arguments.seeds:
             say(trained=name, on=f"chip {seed}", **on(chip(net, 1.0, seed=seed), net, arguments))
     for name in arguments.start:
@@ -249,7 +255,7 @@ def main() -> None:
             seconds = round(time.perf_counter() - start, 1)
             found = on(engine, within, arguments)
             say(trained=label, on=f"chip {seed}", **found, seconds=seconds)
-            say(trained=label, on="event engine", **on(plain, within, arguments))
+            say(trained=label, on="event engine", **on(off_chip(engine), within, arguments))
     say(version=jaxsnn.__version__, **vars(arguments))
 
 

@@ -258,7 +258,8 @@ SIGNS = Option(
 )
 TIME_LIMIT = Option(
     name="time_limit",
-    help="time after which no new attempt is started (default 60s)",
+    help="time of the search (default 60s): all of it is used unless a mapping is found, the network is "
+    "proven impossible, or no strategy is left",
     metavar="TIME",
     default="60s",
     command="map",
@@ -275,7 +276,7 @@ CHIPS = Option(
 SCALE = Option(
     name="scale",
     help="choice of the scale of integer weights: balanced (default), max, percentile or "
-    "least-error; not needed if M.json contains the scales",
+    "least-error",
     command="map",
 )
 PERCENTILE = Option(
@@ -289,7 +290,6 @@ SYNAPSES_PER_WEIGHT = Option(
     name="synapses_per_weight",
     help="maximum number of synapses whose sum represents one weight (default 1)",
     metavar="N",
-    default=1,
     convert=int,
     command="map",
 )
@@ -313,7 +313,6 @@ BIAS = Option(
     name="bias",
     help="treatment of biases: refuse (default), leak, which shifts the leak potential of each neuron, "
     "or source, which replaces them by regular spikes",
-    default="refuse",
     command="map",
 )
 BIAS_PERIOD = Option(
@@ -342,8 +341,7 @@ REFRACTORY_TIME = Option(
     metavar="TIME",
     command="map",
 )
-#: Fields of `jaxsnn.bss2.search.quantize.QuantizeOptions`. A mapping must be checked and deployed with
-#: the values with which it was created.
+#: Fields of `jaxsnn.bss2.search.quantize.QuantizeOptions`.
 QUANTIZE_OPTIONS = (
     SCALE,
     PERCENTILE,
@@ -356,4 +354,9 @@ QUANTIZE_OPTIONS = (
     V_THRESHOLD,
     REFRACTORY_TIME,
     APPROXIMATE.but(help="let neurons that subtract v_threshold at a reset reset to v_reset"),
+)
+#: The same for commands that run a mapping, which stores the values with which it was created.
+OPTIONS_OF_MAPPING = tuple(
+    option.but(help="as for jaxsnn map; default: the value in M.json, and others are refused")
+    for option in QUANTIZE_OPTIONS
 )

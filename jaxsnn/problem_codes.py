@@ -165,6 +165,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "not-connected": "The circuits of a neuron are not connected",
         "not-placed": "A neuron is not in any run of the chip",
         "other-net": "The mapping belongs to another netlist",
+        "other-quantization": "The mapping was made with other options of quantisation",
         "other-populations": "The mapping and the netlist have different populations",
         "over-border": "The circuits of a neuron are in both halves of the chip",
         "overlap": "Two neurons have the same circuit",

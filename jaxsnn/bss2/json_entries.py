@@ -112,20 +112,23 @@ class Entry:
             )
         return value
 
+    def positive_number(self, key: str) -> float:
+        value = self.value(key)
+        if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+            raise MappingError(
+                Text(
+                    "{location}: '{key}' is {value!r}, not a positive number",
+                    location=self.location,
+                    key=key,
+                    value=value,
+                ),
+                fix=MAP_AGAIN,
+            )
+        return float(value)
+
     def positive_numbers(self) -> dict[str, float]:
         """Return all values, checked to be positive, finite numbers."""
-        for key, value in self.content.items():
-            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
-                raise MappingError(
-                    Text(
-                        "{location}: '{key}' is {value!r}, not a positive number",
-                        location=self.location,
-                        key=key,
-                        value=value,
-                    ),
-                    fix=MAP_AGAIN,
-                )
-        return {key: float(value) for key, value in self.content.items()}
+        return {key: self.positive_number(key) for key in self.content}
 
     def entry(self, key: str, keys: Sequence[str] | None = None) -> Entry:
         return Entry(self.value(key), f"{self.location}: {key}", keys=keys)

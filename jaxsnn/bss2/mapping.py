@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
 from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers, parse
+from jaxsnn.bss2.quantization import FIELDS, Quantization, read_quantization
 from jaxsnn.errors import MappingError, first_line, listing, suggestion
 from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
@@ -117,11 +118,13 @@ class Mapping:
             the same column of the driver's other row, which has the opposite sign, is reserved for
             it, too, so that training can change the sign.
         seed: Random seed of the search.
-        fingerprint: Hash of the netlist, and of the scales.
+        fingerprint: Hash of the netlist, and of the options of quantisation.
         populations: Populations of the netlist, in its order.
         runs: Runs in the order of execution.
-        scales: LSB of a weight of 1 by population, as in `QuantizeOptions.scale`, if the netlist
-            was quantised with specified scales; None if a method chose them.
+        quantization: Options with which the netlist was quantised; None if it was not quantised from
+            a graph, and in mappings of earlier versions.
+        scales: LSB of a weight of 1 by population, in mappings of earlier versions whose netlist
+            was quantised with specified scales, instead of `quantization.scale`; else None.
     """
 
     chip: Chip
@@ -131,7 +134,14 @@ class Mapping:
     fingerprint: str
     populations: tuple[PlacedPopulation, ...]
     runs: tuple[Run, ...]
+    quantization: Quantization | None = None
     scales: Mapped[str, float] | None = None
+
+    @property
+    def specified_scales(self) -> Mapped[str, float] | None:
+        """LSB of a weight of 1 by population, if the netlist was quantised with specified scales."""
+        scale = None if self.quantization is None else self.quantization.scale
+        return scale if isinstance(scale, Mapped) else self.scales
 
     def _repr_html_(self) -> str | None:
         """Return the floorplan as HTML, for a notebook."""
@@ -154,6 +164,9 @@ def to_json(mapping: Mapping) -> str:
         "seed": mapping.seed,
         "fingerprint": mapping.fingerprint,
         **({} if mapping.scales is None else {"scales": dict(mapping.scales)}),
+        **(
+            {} if mapping.quantization is None else {"quantization": mapping.quantization.as_dict()}
+        ),
         "populations": [
             {"name": population.name, "size": population.size, "external": population.external}
             for population in mapping.populations
@@ -224,6 +237,7 @@ _KEYS = (
     "seed",
     "fingerprint",
     "scales",
+    "quantization",
     "populations",
     "runs",
 )
@@ -300,6 +314,9 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             for entry in document.entries("populations", ("name", "size", "external"))
         ),
         runs=tuple(_run(entry, chip) for entry in document.entries("runs", _RUN_KEYS)),
+        quantization=read_quantization(document.entry("quantization", FIELDS))
+        if "quantization" in document.content
+        else None,
         scales=document.entry("scales").positive_numbers()
         if "scales" in document.content
         else None,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import SupportsInt
 
 import numpy as np
 
+from jaxsnn.bss2.quantization import Quantization
 from jaxsnn.errors import MappingError
 from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
@@ -49,12 +51,14 @@ class Netlist:
             without duplicates.
         weight: (synapses,) int16, signed, never zero; magnitudes above `LARGEST` take several
             synapses of the chip.
+        quantization: Options with which a graph was quantised; None for other netlists.
     """
 
     populations: tuple[NetPopulation, ...]
     pre: np.ndarray
     post: np.ndarray
     weight: np.ndarray
+    quantization: Quantization | None = None
 
     @functools.cached_property
     def offsets(self) -> np.ndarray:
@@ -151,12 +155,16 @@ class Netlist:
         parts = networkx.strongly_connected_components(graph)
         return sorted(number for part in parts if len(part) > 1 or part <= loops for number in part)
 
-    def fingerprint(self, scales: Mapping[str, float] | None = None) -> str:
+    def fingerprint(
+        self,
+        scales: Mapping[str, float] | None = None,
+        quantization: Quantization | None = None,
+    ) -> str:
         """Return the SHA-256 of the populations and synapses, as hexadecimal digits, by which a
         mapping identifies its net.
 
         Args:
-            scales: Scales of the mapping, if it has any; they become part of the hash.
+            scales, quantization: Those of the mapping, if it has any; they become part of the hash.
         """
         head = repr([(part.name, part.size, bool(part.external)) for part in self.populations])
         digest = hashlib.sha256(head.encode())
@@ -164,6 +172,8 @@ class Netlist:
             digest.update(np.ascontiguousarray(values, kind).tobytes())
         if scales is not None:
             digest.update(repr(sorted(scales.items())).encode())
+        if quantization is not None:
+            digest.update(json.dumps(quantization.as_dict(), sort_keys=True).encode())
         return digest.hexdigest()
 
 
@@ -177,7 +187,11 @@ def synapses_of(weight: np.ndarray) -> np.ndarray:
 
 
 def netlist(
-    populations: Iterable[NetPopulation], pre: object, post: object, weight: object
+    populations: Iterable[NetPopulation],
+    pre: object,
+    post: object,
+    weight: object,
+    quantization: Quantization | None = None,
 ) -> Netlist:
     """Return a netlist of synapses in any order; synapses of weight 0 are left out.
 
@@ -218,7 +232,13 @@ def netlist(
     arrays = [sources.astype(np.int32), targets.astype(np.int32), weights.astype(np.int16)]
     for array in arrays:
         array.setflags(write=False)
-    return Netlist(populations=parts, pre=arrays[0], post=arrays[1], weight=arrays[2])
+    return Netlist(
+        populations=parts,
+        pre=arrays[0],
+        post=arrays[1],
+        weight=arrays[2],
+        quantization=quantization,
+    )
 
 
 def _refuse_bad(

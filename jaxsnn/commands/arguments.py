@@ -316,18 +316,13 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
 # Values of options
 
 
-def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
-    """Return the options of QUANTIZE_OPTIONS as `QuantizeOptions`.
-
-    Args:
-        scales: population -> scale, used if no option sets one.
-    """
+def quantization_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return those options of QUANTIZE_OPTIONS that are set, as fields of `QuantizeOptions`."""
     from jaxsnn.bss2.search.measured_slopes import slopes_of
-    from jaxsnn.bss2.search.quantize import QuantizeOptions
 
     option_names = (
-        *("percentile", "synapses_per_weight", "speedup", "bias", "approximate"),
-        *("v_leak", "v_threshold"),
+        *("scale", "percentile", "synapses_per_weight", "speedup"),
+        *("bias", "v_leak", "v_threshold"),
     )
     set_options = {name: getattr(arguments, name) for name in option_names}
     for name in ("bias_period", "refractory_time"):
@@ -350,11 +345,9 @@ def quantization_of(arguments: argparse.Namespace, scales: Any = None) -> Any:
             ),
             fix=Text("remove the option, or pass {scale}", scale=SCALE.set_to("percentile")),
         )
-    return QuantizeOptions(
-        scale=arguments.scale or scales or "balanced",
-        slope=None if arguments.slope is None else slopes_of(arguments.slope),
-        **{name: value for name, value in set_options.items() if value is not None},
-    )
+    set_options["slope"] = None if arguments.slope is None else slopes_of(arguments.slope)
+    set_options["approximate"] = arguments.approximate or None
+    return {name: value for name, value in set_options.items() if value is not None}
 
 
 def dialect_options(arguments: argparse.Namespace) -> dict[str, Any]:

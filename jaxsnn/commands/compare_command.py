@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ class CompareOutcome:
         notes: notes on populations and outputs that were not compared, a sentence each.
         mapping: fingerprint of the recorded mapping; None if unknown.
         mapping_checked: whether it is that of the specified mapping.
+        refractory: refractory period of the chip and of the simulation, seconds of the network; None
+            if unknown, and the simulation has none.
     """
 
     populations: dict[str, Any]
@@ -40,6 +42,7 @@ class CompareOutcome:
     notes: tuple[str, ...] = ()
     mapping: str | None = None
     mapping_checked: bool = False
+    refractory: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-compatible dict."""
@@ -53,6 +56,7 @@ class CompareOutcome:
             "expected_accuracy": self.expected_accuracy,
             "mapping": self.mapping,
             "mapping_checked": self.mapping_checked,
+            "refractory": self.refractory,
             "notes": list(self.notes),
         }
 
@@ -67,6 +71,8 @@ class CompareOutcome:
                 f"accuracy of first spikes: {self.accuracy:.2%} recorded, "
                 f"{self.expected_accuracy:.2%} simulated"
             )
+        if self.refractory is not None:
+            lines.append(f"simulated with a refractory period of {format_time(self.refractory)}")
         if self.mapping is not None:
             checked = "" if self.mapping_checked else ", not checked (pass --mapping M.json)"
             lines.append(f"recorded with mapping {self.mapping}{checked}")
@@ -111,8 +117,15 @@ def run(arguments: argparse.Namespace) -> int:
     network = lower(graph)
     sent_inputs, labels = sent_to_chip(arguments.input, network, graph.dialect.dt)
     sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
-    mapping = None if arguments.mapping is None else digest(read_mapping(arguments.mapping))
-    recorded = read_recording(arguments.recording, sent, network, mapping=mapping)
+    mapping, refractory = None, None
+    if arguments.mapping is not None:
+        expected = read_mapping(arguments.mapping)
+        mapping = digest(expected)
+        if expected.quantization is not None:
+            refractory = expected.quantization.refractory
+    recorded = read_recording(
+        arguments.recording, sent, network, mapping=mapping, refractory=refractory
+    )
     t_end = time_of(arguments.t_end) or recorded.t_end or sent_inputs.t_end
     if t_end is None:
         t_end, note = assumed_end(network, sent_inputs.events)
@@ -174,7 +187,12 @@ def compared(
         raise UsageError(
             message, fix="compare the membrane potentials in OUT.npz with a program of your own"
         )
-    engine = EventDriven(max_spikes=max_spikes, max_events="auto", max_arrivals="auto")
+    engine = EventDriven(
+        max_spikes=max_spikes,
+        max_events="auto",
+        max_arrivals="auto",
+        refractory=recorded.refractory or 0.0,
+    )
     solution = simulate(network, inputs, t_end, engine=engine)
     # Spikes at or after t_end are not simulated.
     recordings = {
@@ -209,6 +227,7 @@ def compared(
         *recorded.notes,
         *recorded.late_notes(t_end),
         *_left_out(network, answer, labels, set(recordings)),
+        *(() if recorded.refractory is not None else _unknown_refractory(expected)),
     )
     if labels is None or len(answer) != 1 or not answer <= set(recordings):
         return CompareOutcome(
@@ -217,15 +236,38 @@ def compared(
             expected_accuracy=None,
             notes=notes,
             mapping=recorded.mapping,
+            refractory=recorded.refractory,
         )
     (name,) = answer
     return CompareOutcome(
         populations=residuals_by_population,
         notes=notes,
         mapping=recorded.mapping,
+        refractory=recorded.refractory,
         accuracy=first_spike_accuracy(recordings[name], np.asarray(labels)),
         expected_accuracy=first_spike_accuracy(expected[name], np.asarray(labels)),
     )
+
+
+def _unknown_refractory(expected: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a note on a simulation without the refractory period of the chip, if neurons spike
+    repeatedly.
+
+    Args:
+        expected: population -> simulated spike times (samples, neurons, spikes).
+    """
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # inf - inf in unused slots
+        intervals = np.concatenate([np.diff(times).ravel() for times in expected.values()])
+    intervals = intervals[np.isfinite(intervals)]
+    if intervals.size:
+        text = Text(
+            "the refractory period of the chip is unknown, and the simulation has none; the shortest "
+            "interval between simulated spikes of a neuron is {shortest}",
+            shortest=format_time(float(intervals.min())),
+        )
+        yield Note(text, kind="assumed")
 
 
 def _left_out(network: Any, answer: set[str], labels: Any, recorded: set[str]) -> Iterator[str]:

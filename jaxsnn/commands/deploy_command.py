@@ -17,14 +17,14 @@ from jaxsnn.commands.arguments import (
     quantization_of,
     read_graph,
 )
-from jaxsnn.options import QUANTIZE_OPTIONS
+from jaxsnn.options import OPTIONS_OF_MAPPING
 
 
 def add(commands: Any) -> None:
     """Add the parser."""
     text = "write scripts that run a mapping with the BrainScaleS-2 software"
     output = output_options("DIR", "folder for the scripts", required=True, file="folder")
-    parser = add_command(commands, "deploy", run, text, *output, *QUANTIZE_OPTIONS)
+    parser = add_command(commands, "deploy", run, text, *output, *OPTIONS_OF_MAPPING)
     add_file(parser)
     parser.add_argument("mapping", metavar="M.json", help="mapping of FILE, written by jaxsnn map")
 
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; exit code 0."""
     from jaxsnn.bss2.deploy import deploy, deployed
-    from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping, scales_of
+    from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
     from jaxsnn.output import refuse_shared
 
     written = {f"{path.name} in the folder of -o": path for path in deployed(arguments.output)}
@@ -40,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_shared(filter(None, read), written)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
-    options = quantization_of(arguments, scales_of(mapping, graph))
-    quantized = quantize_as_mapped(graph, mapping, options)
+    quantized = quantize_as_mapped(graph, mapping, **quantization_of(arguments))
     outcome = deploy(mapping, quantized, arguments.output, force=arguments.force)
     add_notes(arguments, quantized.notes)
     add_notes(arguments, outcome.notes)

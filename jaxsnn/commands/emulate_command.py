@@ -21,7 +21,7 @@ from jaxsnn.commands.arguments import (
     time_of,
 )
 from jaxsnn.errors import UsageError, suggestion
-from jaxsnn.options import CHIP_SEED, CHIPS, INPUT, QUANTIZE_OPTIONS, T_END
+from jaxsnn.options import CHIP_SEED, CHIPS, INPUT, OPTIONS_OF_MAPPING, T_END
 from jaxsnn.units import format_time
 from jaxsnn.wording import Option, Text
 
@@ -152,7 +152,7 @@ def add(commands: Any) -> None:
         _SPREAD,
         CHIPS,
         _IDEAL,
-        *QUANTIZE_OPTIONS,
+        *OPTIONS_OF_MAPPING,
     )
     add_file(parser)
     parser.add_argument("mapping", metavar="M.json", help="mapping of FILE, written by jaxsnn map")
@@ -164,7 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from jaxsnn.bss2.emulate import emulate, emulator_notes
     from jaxsnn.bss2.mapping import digest
-    from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping, scales_of
+    from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
     from jaxsnn.event.solution_notes import late_notes
     from jaxsnn.network.inputs import late_events
     from jaxsnn.network.lowering.lower import lower
@@ -181,8 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments,
             [Text("{chips} has no effect: the mapping has one run", chips=CHIPS.set_to("several"))],
         )
-    options = quantization_of(arguments, scales_of(mapping, graph))
-    quantized = quantize_as_mapped(graph, mapping, options)
+    quantized = quantize_as_mapped(graph, mapping, **quantization_of(arguments))
     network = lower(graph)
     sent_inputs, _ = sent_to_chip(arguments.input, network, graph.dialect.dt)
     t_end = time_of(arguments.t_end) or sent_inputs.t_end
@@ -199,7 +198,7 @@ def run(arguments: argparse.Namespace) -> int:
         say=lambda line: add_notes(arguments, [line]),
     )
     sent = {name: (events.time, events.index) for name, events in sent_inputs.events.items()}
-    arrays = identification(sent, digest(mapping), t_end)
+    arrays = identification(sent, digest(mapping), t_end, quantized.refractory)
     for name, spikes in done.spikes.items():
         arrays |= _events(name, spikes)
     for name, voltages in done.voltages.items():

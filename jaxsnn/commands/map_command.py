@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping as Mapped
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from jaxsnn.commands.arguments import (
     write_report,
 )
 from jaxsnn.commands.remarks import line_of
-from jaxsnn.commands.reports.report_page import facts, page, paragraph, summary, table
+from jaxsnn.commands.reports.report_page import facts, folded, page, paragraph, summary, table
 from jaxsnn.commands.reports.report_parts import (
     chip_section,
     dialect_section,
@@ -49,6 +50,7 @@ from jaxsnn.wording import Option, Text
 if TYPE_CHECKING:
     from jaxsnn.bss2.mapping import Mapping
     from jaxsnn.bss2.search.feasibility import Certificate
+    from jaxsnn.bss2.search.portfolio import Attempts
     from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions
     from jaxsnn.nir import Graph
     from jaxsnn.simulation.reset_comparison import ResetComparison
@@ -69,6 +71,7 @@ class MapOutcome:
         files: written files, by kind.
         resets: spikes that change because neurons do not subtract v_threshold on the chip; None
             where there are no such neurons, or no data.
+        attempts: attempts of the search, by strategy; none if a mapping was only checked.
     """
 
     stop_reason: str
@@ -79,6 +82,7 @@ class MapOutcome:
     files: dict[str, str]
     problem: Problem | None = None
     resets: ResetComparison | None = None
+    attempts: tuple[Attempts, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -107,6 +111,7 @@ class MapOutcome:
             "stop_reason": self.stop_reason,
             "why": self.why,
             "certificate": None if self.certificate is None else self.certificate.as_dict(),
+            "attempts": [attempts.as_dict() for attempts in self.attempts],
             "used": {} if mapping is None or self.violations else used(mapping),
             "between_chips": [] if mapping is None or self.violations else _links(mapping),
             "events": [] if mapping is None or self.violations else _events(mapping),
@@ -130,8 +135,9 @@ class MapOutcome:
         from jaxsnn.bss2.check import located
 
         mapping = self.mapping
+        tried = [f"{'tried':24}{attempts}" for attempts in self.attempts]
         if mapping is None:
-            return f"{self.stop_reason}: {self.why}"
+            return "\n".join([f"{self.stop_reason}: {self.why}", *tried])
         lines = [line_of(f"violation: {located(violation)}") for violation in self.violations]
         runs = len(mapping.runs)
         lines.append(f"{'runs':24}{runs}, signs {mapping.signs}")
@@ -157,6 +163,7 @@ class MapOutcome:
         elif self.quantized.approximated_resets:
             lines.append(f"{'resets':24}changed; pass --input to count the spikes that change")
         lines += _calibration_lines(self.quantized)
+        lines += tried
         lines.append(f"{'checked':24}{len(self.violations)} violations")
         lines += [f"{kind:24}{path}" for kind, path in self.files.items()]
         return "\n".join(lines)
@@ -282,9 +289,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     time_limit = time_of(arguments.time_limit)
     graph = read_graph(arguments)
-    from jaxsnn.bss2.mapping_files import read_mapping, scales_of
+    from jaxsnn.bss2.mapping_files import read_mapping
     from jaxsnn.bss2.search.measured_slopes import strength_notes
     from jaxsnn.bss2.search.portfolio import Portfolio
+    from jaxsnn.bss2.search.quantize import QuantizeOptions
 
     common = {"svg": arguments.svg, "force": arguments.force}
     if arguments.verify is not None:
@@ -298,8 +306,7 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 raise UsageError(message, fix=Text("remove {option}", option=option))
         mapping = read_mapping(arguments.verify)
-        options = quantization_of(arguments, scales_of(mapping, graph))
-        outcome = verify_mapping(graph, mapping, options=options, **common)
+        outcome = verify_mapping(graph, mapping, options=quantization_of(arguments), **common)
     else:
         outcome = place_and_route_file(
             graph,
@@ -309,7 +316,7 @@ def run(arguments: argparse.Namespace) -> int:
             max_runs=arguments.max_runs,
             time_limit=time_limit or 0.0,
             portfolio=Portfolio(placers=arguments.placers, routers=arguments.routers),
-            options=quantization_of(arguments),
+            options=QuantizeOptions(**quantization_of(arguments)),
             **common,
         )
     if arguments.input is not None:
@@ -377,6 +384,7 @@ def place_and_route_file(
         certificate=search_result.certificate,
         files=files,
         problem=search_result.problem,
+        attempts=search_result.attempts,
     )
 
 
@@ -386,22 +394,25 @@ def verify_mapping(
     *,
     svg: str | None = None,
     force: bool = False,
-    options: QuantizeOptions | None = None,
+    options: Mapped[str, Any] | None = None,
 ) -> MapOutcome:
     """Check a mapping against a graph, quantised with the options of the mapping.
 
+    Args:
+        options: see `jaxsnn.bss2.mapping_files.quantize_as_mapped`.
+
     Raises:
+        UsageError: an option has another value in the mapping.
         FileError: the picture exists, or cannot be written.
         MappingError: the graph has a node that the chip cannot run.
     """
     from jaxsnn.bss2.check import check
     from jaxsnn.bss2.mapping_files import quantize_as_mapped
-    from jaxsnn.bss2.search.quantize import QuantizeOptions
     from jaxsnn.output import refuse_unwritable, write_together
 
     if svg is not None:
         refuse_unwritable(svg, force)
-    quantized = quantize_as_mapped(graph, mapping, options or QuantizeOptions())
+    quantized = quantize_as_mapped(graph, mapping, **(options or {}))
     violations = check(mapping, quantized.netlist)
     pictures = {} if violations else _drawn(mapping, svg)
     write_together(pictures, force)
@@ -422,6 +433,29 @@ def _drawn(mapping: Mapping, svg: str | None) -> dict[str, str]:
     from jaxsnn.bss2.floorplan import floorplan
 
     return {svg: floorplan(mapping)}
+
+
+def _attempts_table(attempts: tuple[Attempts, ...]) -> str:
+    """Return what the search tried as an HTML table."""
+    headings = (
+        "runs",
+        "signs",
+        "strategy",
+        "seed",
+        "attempts",
+        "routed",
+        "without room",
+        "seconds",
+    )
+    rows = [
+        (
+            *(entry.runs, entry.signs, entry.strategy, entry.seed, entry.count, entry.successes),
+            "-" if entry.overflow is None else entry.overflow,
+            f"{entry.seconds:.3g}",
+        )
+        for entry in attempts
+    ]
+    return table(headings, rows)
 
 
 def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome) -> str:
@@ -447,6 +481,8 @@ def map_report(arguments: argparse.Namespace, graph: Graph, outcome: MapOutcome)
     if outcome.violations:
         rows = [(violation.node, violation.as_text()) for violation in outcome.violations]
         results += table(("location", "violation"), rows)
+    if outcome.attempts:
+        results += folded("Attempts of the search", _attempts_table(outcome.attempts))
     errors = [node.relative_error for node in quantized.nodes.values()]
     key_figures: dict[str, Any] = {"runs": runs}
     chip: dict[str, str] = {}

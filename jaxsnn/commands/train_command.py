@@ -477,7 +477,8 @@ class TrainOutcome:
             in_steps = f"{self.fit.accuracy_in_steps:.2%}: the same weights, time-stepped as in the source framework"
             lines.insert(1, f"time-stepped   {in_steps}")
         if chip is not None:
-            off_chip = f"{chip.off_chip_accuracy:.2%}: the same weights on the event engine"
+            accuracy = f"{chip.off_chip_accuracy:.2%}"
+            off_chip = f"{accuracy}: the same weights, simulated with the chip's refractory period"
             lines.insert(1, f"off the chip   {off_chip}")
             lines.append(f"mapping        {chip.mapping}")
         return "\n".join(lines)

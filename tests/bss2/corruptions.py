@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsnn.bss2.chip import Dead
 from jaxsnn.bss2.netlist import NetPopulation, netlist
+from jaxsnn.bss2.quantization import Quantization
 
 CORRUPTIONS: dict[str, Callable] = {}
 SIDE, ROW, COLUMN, LABEL, WEIGHT = range(5)  # columns of `Run.synapses`
@@ -603,6 +604,9 @@ def grown(populations):
 
 
 NOTHING = {"neurons": (), "sources": (), "synapses": np.zeros((0, 5), np.int32)}
+QUANTIZATION = Quantization(
+    speedup=500.0, refractory_time=1e-6, bias="refuse", v_leak=80, v_threshold=150, scale="max"
+)
 MORE = NetPopulation(name="more", size=1, external=False)
 table_of(
     lambda case, change: change(case, case.mapping.runs, case.net.populations),
@@ -613,6 +617,10 @@ table_of(
         "signs_of_no_kind": lambda c, *_: (replace(c.mapping, signs="any"), c.net),
         "fingerprint_of_another_net": lambda c, *_: (
             replace(c.mapping, fingerprint=c.mapping.fingerprint[::-1]),
+            c.net,
+        ),
+        "quantization_of_another_mapping": lambda c, *_: (
+            replace(c.mapping, quantization=QUANTIZATION),
             c.net,
         ),
         "net_with_a_population_of_another_name": lambda c, _, parts: c.with_net(

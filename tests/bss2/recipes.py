@@ -153,9 +153,10 @@ def mapping_of(net: Netlist, *runs: Run, signs: str = "free") -> Mapping:
         dead=NOTHING_DEAD,
         signs=signs,
         seed=0,
-        fingerprint=net.fingerprint(),
+        fingerprint=net.fingerprint(quantization=net.quantization),
         populations=populations_of(net),
         runs=runs,
+        quantization=net.quantization,
     )
 
 

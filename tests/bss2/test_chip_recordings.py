@@ -22,9 +22,10 @@ from jaxsnn.errors import MappingError, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
-from jaxsnn.nir import build, write
+from jaxsnn.nir import build, read, write
 from jaxsnn.simulation.simulate import simulate
 from jaxsnn.simulation.verification import first_spike_accuracy, residuals
+from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.train.loop.recorded_chip import (
     RecordedChip,
     by_neuron,
@@ -514,11 +515,15 @@ def identified(tmp_path, simulated):
     """`identified(**changes)`: reads the recording of a simulation with the fingerprints of what was sent."""
     network, recorded = simulated
 
-    def read(inputs=None, mapping=None, **changes):
-        arrays = arrays_of(recorded.times) | identification(recorded.inputs, "0123", T_END)
+    def read(inputs=None, mapping=None, refractory_of_mapping=None, **changes):
+        arrays = arrays_of(recorded.times) | identification(recorded.inputs, "0123", T_END, 1e-3)
         np.savez(tmp_path / "y.npz", **arrays | changes)
         return read_recording(
-            tmp_path / "y.npz", inputs or recorded.inputs, network, mapping=mapping
+            tmp_path / "y.npz",
+            inputs or recorded.inputs,
+            network,
+            mapping=mapping,
+            refractory=refractory_of_mapping,
         )
 
     return read
@@ -529,6 +534,7 @@ def test_a_recording_identifies_its_inputs_and_its_mapping(identified, simulated
     time, index = recorded.inputs["input"]
     read = identified(mapping="0123")
     assert (read.t_end, read.mapping, read.notes) == (T_END, "0123", ())
+    assert read.refractory == 1e-3
     # neither the order of events nor their precision and padding count
     shuffled = np.concatenate([time[:, ::-1], np.full((3, 1), np.inf)], axis=1).astype(float)
     channels = np.concatenate([index[:, ::-1], np.full((3, 1), 5)], axis=1)
@@ -557,6 +563,13 @@ def test_the_recording_of_another_mapping_is_refused(identified):
 @pytest.mark.parametrize("end", [-1.0, np.nan, "soon", [1.0, 2.0]])
 def test_a_recorded_end_that_is_none_is_refused(end, identified):
     assert_refused(lambda: identified(t_end=np.array(end)), UsageError, "'t_end' of")
+
+
+def test_another_refractory_period_than_that_of_the_mapping_is_refused(identified):
+    assert identified(refractory_of_mapping=1e-3).refractory == 1e-3
+    call = lambda: identified(refractory_of_mapping=2e-3)  # noqa: E731
+    problem = assert_refused(call, UsageError, "refractory period of 1 ms of the network, not 2 ms")
+    assert (problem.facts["actual"], problem.facts["expected"]) == (1e-3, 2e-3)
 
 
 def test_recordings_that_identify_nothing_are_read_with_notes(tmp_path, simulated):
@@ -631,3 +644,80 @@ def test_an_emulation_accepts_the_outcome_of_the_search():
     np.testing.assert_array_equal(first.spikes["2"], second.spikes["2"])
     failed = place_and_route(quantized.netlist, dead=Dead(circuits=tuple(np.ndindex(2, 256))))
     assert_refused(lambda: emulate(quantized, failed, events, 20e-3), MappingError, "no mapping")
+
+
+@pytest.fixture
+def fast(tmp_path, capsys):
+    """A network that would fire faster than its refractory period on the chip allows, its mapping, its
+    inputs and a recording of an ideal chip, as files.
+    """
+    paths = tuple(tmp_path / name for name in ("n.nir", "m.json", "x.npz", "y.npz"))
+    net, mapping, sent, got = paths
+    neurons = build.cubalif(tau_mem=10e-3, tau_syn=5e-3)
+    write(net, build.sequential(build.input(1), build.linear(weight=[[40.0], [25.0]]), neurons))
+    np.savez(sent, **{"input.time": [[1e-3, 6e-3]], "input.index": [[0, 0]]})
+    options = "--refractory-time", "1.5us", "-q"
+    assert call(capsys, "map", net, "-o", mapping, *options)[0] == 0
+    emulation = "emulate", net, mapping, "--input", sent, "--t-end", "30ms", "--ideal", "-o", got
+    assert call(capsys, *emulation)[0] == 0
+    return paths
+
+
+def test_compare_simulates_with_the_refractory_period_of_the_chip(fast, capsys):
+    net, mapping, sent, got = fast
+    network = lower(read(net))
+    with np.load(got) as arrays:
+        recorded = dict(arrays)
+    assert recorded["refractory"] == pytest.approx(1.5e-3)
+    trains = by_neuron(recorded["2.time"], recorded["2.index"], 2)
+    intervals = np.concatenate([np.diff(train[np.isfinite(train)]) for train in trains[0]])
+    assert 1.5e-3 <= intervals.min() < 1.8e-3
+    inputs = Events(time=np.array([[1e-3, 6e-3]]), index=np.zeros((1, 2), int))
+    free = simulate(network, inputs, 30e-3, engine=EventDriven(max_spikes="auto"))
+    assert int(np.asarray(free.counts["2"]).sum()) > 2 * np.isfinite(trains).sum()
+    words = "compare", net, got, "--input", sent, "--json"
+
+    def comparison(*options):
+        code, out, err = call(capsys, *words, *options)
+        assert code == 0, err
+        content = json.loads(out[out.index("{") :])
+        residuals_of = content["populations"]["2"]
+        return content, residuals_of["missing"], residuals_of["extra"]
+
+    content, missing, extra = comparison()
+    assert (content["refractory"], missing, extra) == (pytest.approx(1.5e-3), 0, 0)
+    assert abs(content["populations"]["2"]["mean"]) < 0.02
+    # files of earlier versions do not contain it: that of the mapping is used, or none
+    del recorded["refractory"]
+    np.savez(got, **recorded)
+    content, missing, extra = comparison("--mapping", mapping)
+    assert (content["refractory"], missing, extra) == (pytest.approx(1.5e-3), 0, 0)
+    content, missing, _ = comparison()
+    assert (content["refractory"], missing > 0) == (None, True)
+    assert any("refractory period of the chip is unknown" in note for note in content["notes"])
+
+
+def test_a_recording_in_the_loop_has_the_refractory_period_of_the_chip(fast):
+    net, _, _, got = fast
+    network = lower(read(net))
+    inputs = {"input": (np.array([[1e-3, 6e-3]]), np.zeros((1, 2), int))}
+    recording_of_chip = read_recording(got, inputs, network)
+    engine = InTheLoop(device=recording_of_chip)
+    assert engine.event.refractory == pytest.approx(1.5e-3)
+    assert engine.as_dict()["refractory"] == pytest.approx(1.5e-3)
+    assert InTheLoop(device=replace(recording_of_chip, refractory=None)).event.refractory == 0.0
+    other = InTheLoop(device=recording_of_chip, refractory=1e-3)
+    problem = assert_refused(lambda: other.check(network), UsageError, "refractory is 0.001 s")
+    assert problem.facts["actual"] == pytest.approx(1.5e-3)
+
+    def gradient(**options):
+        def total(parameters):
+            solution = recording_of_chip.solution(
+                network.with_parameters(parameters), 30e-3, max_spikes=64, **options
+            )
+            times = solution.spikes["2"].time
+            return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
+
+        return jax.grad(total)(network.parameters)["1"]["weight"]
+
+    np.testing.assert_array_equal(gradient(), gradient(refractory=1.5e-3))

@@ -60,6 +60,7 @@ SAID = {
     "net_with_one_connection_less": "unwanted",
     "net_with_a_population_of_another_name": "other-populations",
     "fingerprint_of_another_net": "other-net",
+    "quantization_of_another_mapping": "other-net",
     "scales_of_another_mapping": "other-net",
     "run_without_neurons": "empty-run",
     "output_not_recorded": "not-recorded",

@@ -17,7 +17,7 @@ from jaxsnn.bss2.check import check
 from jaxsnn.bss2.chip import BOTH, DISABLED, HICANN_X, SMALL, crossbar_nodes
 from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.deploy.content import calibrations_of
-from jaxsnn.bss2.mapping import Run, digest
+from jaxsnn.bss2.mapping import Run, digest, to_json
 from jaxsnn.bss2.search.measured_slopes import read_slopes
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
@@ -448,7 +448,7 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
     bias = ("--bias", "source")
     assert "biases (5 of 5 neurons)" in refused(capsys, "map", file, "-o", mapping)[1]
     assert call(capsys, "map", file, "-o", mapping, *bias, "-q")[0] == 0
-    code, out, err = call(capsys, "deploy", file, mapping, "-o", folder, *bias, "--json")
+    code, out, err = call(capsys, "deploy", file, mapping, "-o", folder, "--json")
     assert code == 0
     files = json.loads(out[out.index('{\n  "schema"') :])["files"]
     assert [path.rsplit("/", 1)[-1] for path in files] == [
@@ -458,13 +458,40 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
     ]
     assert "never run on a chip" in err
     assert json.loads((folder / "network.json").read_text())["bias_source"] == "bias"
-    again = ("deploy", file, mapping, "-o", folder, *bias, "--force", "-q")
-    for flags, expected in (((), 1.0), (("--refractory-time", "20us"), 20.0)):
-        assert call(capsys, *again, *flags)[0] == 0
-        targets = json.loads((folder / "calix_target.0.json").read_text())
-        assert set(targets["refractory_time"]) == {expected, 2.0}  # 2 us: circuits without a neuron
-    finer = ["deploy", file, mapping, "-o", folder, *bias, "--synapses-per-weight", "2", "--force"]
-    assert "it was made for the netlist" in refused(capsys, *finer)[1]
+    longer = "--refractory-time", "20us"
+    again = "deploy", file, mapping, "-o", folder, "--force"
+    for flags, expected in (((), 1.0), (longer, 20.0)):
+        assert call(capsys, "map", file, "-o", mapping, *bias, *flags, "--force", "-q")[0] == 0
+        for repeated in ((), (*bias, *flags)):
+            assert call(capsys, *again, *repeated, "-q")[0] == 0
+            targets = json.loads((folder / "calix_target.0.json").read_text())
+            # 2 us: circuits without a neuron
+            assert set(targets["refractory_time"]) == {expected, 2.0}
+    for other in (("--refractory-time", "10us"), ("--synapses-per-weight", "2")):
+        line = refused(capsys, *again, *other)[1]
+        assert "the mapping was created with" in line
+        assert other[0] in line
+
+
+def test_a_mapping_without_options_is_deployed_with_a_note(tmp_path, capsys):
+    """As earlier versions wrote it."""
+    file, path, folder = (tmp_path / name for name in ("net.nir", "m.json", "out"))
+    graph = network(6, 5, 3)
+    write(file, graph)
+    net = quantize(graph, refractory_time=3e-6, speedup=900.0).netlist
+    mapping = place_and_route(net).mapping
+    fields = {"quantization": None, "fingerprint": net.fingerprint()}
+    path.write_text(to_json(dataclasses.replace(mapping, **fields)))
+    command = "deploy", file, path, "-o", folder, "--force"
+    code, _, err = call(capsys, *command)
+    assert code == 0
+    assert "assumed: speedup 1000, refractory_time 1 us, bias refuse" in err
+    code, _, err = call(capsys, *command, "--refractory-time", "3us", "--speedup", "900")
+    assert code == 0
+    assert "assumed: bias refuse, v_leak 80" in err
+    content = json.loads((folder / "network.json").read_text())
+    times = [part["refractory_time"] for part in content["populations"] if not part["external"]]
+    assert (content["speedup"], times) == (900.0, [pytest.approx(3e-6)] * 2)
 
 
 # ---- calibrations

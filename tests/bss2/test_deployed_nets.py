@@ -4,6 +4,7 @@ routing and calibration, is what the network fires.
 
 import collections
 import itertools
+import pickle
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 
 from jaxsnn.bss2.deploy.content import values_of
 from jaxsnn.bss2.emulate import EmulatedChip, emulate
+from jaxsnn.bss2.mapping import from_json, to_json
+from jaxsnn.bss2.mapping_files import quantize_as_mapped
+from jaxsnn.bss2.search.measured_slopes import MeasuredSlope
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
 from jaxsnn.network.spikes import Events
@@ -18,6 +22,7 @@ from jaxsnn.nir import build
 from jaxsnn.units import parse_time
 from tests.bss2.deployment import Deployment, random_events, trains
 from tests.bss2.recipes import layer_by_layer_mapping
+from tests.bss2.stack.calibration import as_arrays
 from tests.bss2.stack.dynamics import Circuits
 
 NEURONS = {"tau_mem": 10e-3, "tau_syn": 5e-3}
@@ -218,14 +223,23 @@ def by_itself(quantized, events, duration, sampled=()):
 )
 def test_what_a_deployed_network_fires_is_what_the_network_fires(name, tmp_path, monkeypatch):
     quantized, mapping = mapped(name)
-    net = quantized.netlist
     deployed = Deployment(tmp_path, monkeypatch, quantized, mapping)
-    duration, samples = 0.03, 1 if name in LARGE else 2
-    events = random_events(deployed.net, samples, 1 if name in LARGE else 3, duration)
-    recorded = deployed.run(events, duration)
+    assert_fires_as_by_itself(deployed, *((1, 1) if name in LARGE else (2, 3)))
     assert deployed.stack.calls == ["init", "release"]
     assert deployed.stack.counts["calibrated"] == (2 if name.startswith("other time") else 1)
     assert len(deployed.stack.experiments) == len(mapping.runs)
+
+
+def assert_fires_as_by_itself(deployed, samples, most):
+    """Run a deployment on random inputs, and compare it with the network by itself; return what it
+    recorded.
+
+    Args:
+        most: largest number of events of an input channel.
+    """
+    quantized, net, duration = deployed.quantized, deployed.quantized.netlist, 0.03
+    events = random_events(deployed.net, samples, most, duration)
+    recorded = deployed.run(events, duration)
     readout = not all(population.fires for population in quantized.populations.values())
     sampled = np.arange(0, duration / quantized.speedup, 1e-6) if readout else ()
     expected, voltages = by_itself(quantized, events, duration, sampled)
@@ -254,6 +268,81 @@ def test_what_a_deployed_network_fires_is_what_the_network_fires(name, tmp_path,
                 err_msg=f"{part.name} {neuron}",
             )
     assert any(expected)
+    return recorded
+
+
+#: Options of quantisation that change what the chip is calibrated to, and whether layers are runs.
+OPTIONS = {
+    "shifted leaks": (
+        {"bias": "leak", "v_leak": 85, "v_threshold": 140, "refractory_time": 5e-6},
+        False,
+    ),
+    "a bias channel": (
+        {"bias": "source", "bias_period": 2e-6, "speedup": 500.0, "refractory_time": 0.5e-6},
+        False,
+    ),
+    "a measured slope": (
+        {
+            **{"bias": "leak", "scale": "max", "refractory_time": 2e-6, "v_threshold": 145},
+            "slope": (MeasuredSlope(slope=0.4, i_synin_gm=700, synapse_dac_bias=900),),
+        },
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("records", [False, True], ids=["arrays", "records"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_the_mapping_reach_both_forms_of_the_calibration(
+    name, records, tmp_path, monkeypatch
+):
+    """The scripts calibrate with refined potentials, and fire what the network by itself fires."""
+    options, by_layer = OPTIONS[name]
+    hidden = build.affine(weight=weights((5, 6), mean=0.8), bias=SHIFTS / 4)
+    graph = build.sequential(
+        build.input(6), hidden, CUBA, build.linear(weight=weights((3, 5), 1, mean=1.0)), CUBA
+    )
+    quantized = quantize(graph, **options)
+    mapping = (
+        layer_by_layer_mapping(quantized.netlist)
+        if by_layer
+        else place_and_route(quantized.netlist).mapping
+    )
+    assert mapping.quantization == quantized.netlist.quantization
+    stored = from_json(to_json(mapping))
+    deployed = Deployment(tmp_path, monkeypatch, quantize_as_mapped(graph, stored), stored, records)
+    recorded = assert_fires_as_by_itself(deployed, samples=2, most=3)
+    counts = deployed.stack.counts
+    assert (counts["calibrated"], counts["potentials again"]) == (1, 1)
+    assert recorded["refractory"] == pytest.approx(
+        options["refractory_time"] * options.get("speedup", 1000.0)
+    )
+    files = sorted(tmp_path.glob("calibration.*.pkl"))
+    results = [pickle.loads(path.read_bytes()) for path in files]
+    assert counts["refined"] == len(files) - 1
+    settings = [700, 900] if "slope" in options else [500, 600]
+    for run, content in zip(mapping.runs, deployed.net["runs"], strict=True):
+        target = as_arrays(results[content["calibration"]].target.neuron_target)
+        assert [int(np.max(target.i_synin_gm)), target.synapse_dac_bias] == settings
+        for neuron in run.neurons:
+            population = quantized.populations[mapping.populations[neuron.population].name]
+            row, column = neuron.circuits[neuron.head]
+            circuit = 256 * row + column
+            for parameter in ("leak", "reset", "threshold"):
+                value = getattr(population, f"v_{parameter}")[neuron.index]
+                assert getattr(target, parameter)[circuit] == value
+            refractory = np.asarray(target.refractory_time)[circuit]
+            assert refractory == pytest.approx(options["refractory_time"])
+    # the results are accepted as calibrations of the user
+    passed = ("--calibration", *map(str, files))
+    deployed.run(random_events(deployed.net, 1, 1, 0.01), 0.01, *passed)
+    assert (counts["calibrated"], counts["refined"]) == (1, len(files) - 1)
+    first = quantized.populations["2"]
+    if options["bias"] == "leak":
+        assert len(set(first.v_leak.tolist())) > 2
+    assert max(part.v_threshold.max() for part in quantized.populations.values()) <= options.get(
+        "v_threshold", 150
+    )
 
 
 def test_the_network_by_itself_is_what_the_engine_simulates():

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.chip import HICANN_X, SMALL
+from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip, Emulator, Spread, emulate, emulator_notes
 from jaxsnn.bss2.emulate.connections import wired
 from jaxsnn.bss2.emulate.emulated_chip import pattern_of
@@ -484,6 +485,19 @@ def test_a_neuron_fires_again_after_its_refractory_period(refractory_time, longe
     spikes = emulate(quantized, mapping, at_once(0.0, samples=1), T_END, chip=IDEAL).spikes["2"]
     intervals = np.diff(spikes[0, 0][np.isfinite(spikes[0, 0])])
     assert refractory_time * quantized.speedup < intervals.min() < longest
+
+
+def test_a_network_with_another_refractory_period_is_not_that_of_the_mapping(two_layers):
+    _, mapping = two_layers
+    other = quantize(layered(4, 6, 2), refractory_time=2e-6)
+    for call in (
+        lambda: emulate(other, mapping, events(4), T_END, chip=IDEAL),
+        lambda: deploy(mapping, other, "nowhere"),
+    ):
+        problem = assert_refused(
+            call, MappingError, "made with refractory_time 1 us, and .* with 2 us"
+        )
+        assert problem.code == "other-quantization"
 
 
 def differences(first, second, population):

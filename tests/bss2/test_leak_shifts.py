@@ -1,5 +1,6 @@
 """Biases as shifts of the leak potential: quantised, emulated, deployed, and on the command line."""
 
+import dataclasses
 import json
 import math
 import re
@@ -328,12 +329,21 @@ def test_on_chip_shifts_leaks_by_the_biases_of_a_graph():
 # -- mapping files and deployments
 
 
-def test_a_mapping_does_not_depend_on_leaks_and_survives_its_file():
+def test_a_mapping_places_leaks_like_none_and_survives_its_file():
     """Mappings of earlier versions are mappings of networks whose leaks are shifted, too."""
     quantized, plain = quantize(biased([20, -15]), LEAK), quantize(biased([0, 0]))
-    earlier = to_json(place_and_route(plain.netlist).mapping)
-    assert to_json(place_and_route(quantized.netlist).mapping) == earlier
-    assert check(from_json(earlier), quantized.netlist) == ()
+    shifted, still = (place_and_route(network.netlist).mapping for network in (quantized, plain))
+    stored = [mapping.quantization.bias for mapping in (shifted, still)]
+    assert stored == ["leak", "refuse"]
+    (problem,) = check(still, quantized.netlist)
+    assert (problem.code, problem.message.facts["option"]) == ("other-quantization", "bias")
+    earlier = [
+        to_json(dataclasses.replace(mapping, quantization=None, fingerprint=net.fingerprint()))
+        for mapping, net in ((shifted, quantized.netlist), (still, plain.netlist))
+    ]
+    assert earlier[0] == earlier[1]
+    assert check(from_json(earlier[1]), quantized.netlist) == ()
+    assert check(from_json(to_json(shifted)), quantized.netlist) == ()
 
 
 @pytest.mark.parametrize(
@@ -397,12 +407,13 @@ def test_the_commands_take_biases_as_leaks(tmp_path, capsys, monkeypatch):
     assert code == 0
     low, high = json.loads(out)["calibration"]["2"]["leak"]
     assert (high - low, int(flags[1]) - low) == (60, 40)
-    assert call(capsys, "map", "net.nir", "--verify", "m.json", *fits)[0] == 0
-    code, _, err = call(capsys, "deploy", "net.nir", "m.json", "-o", "scripts", *fits)
+    for repeated in ((), fits):
+        assert call(capsys, "map", "net.nir", "--verify", "m.json", *repeated)[0] == 0
+    code, _, err = call(capsys, "deploy", "net.nir", "m.json", "-o", "scripts")
     assert code == 0, err
     leaks = json.loads((tmp_path / "scripts" / "network.json").read_text())["populations"][1][
         "leak"
     ]
     assert leaks == [high, low]
-    # without the option the biases are refused
-    assert "biases (2 of 2 neurons)" in refused(capsys, "map", "net.nir", "--verify", "m.json")[1]
+    line = refused(capsys, "map", "net.nir", "--verify", "m.json", "--bias", "source")[1]
+    assert "--bias is source; the mapping was created with leak:" in line

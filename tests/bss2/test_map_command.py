@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from jaxsnn import TimeStepped, compare_resets, lower, simulate
+from jaxsnn.bss2.check import check
 from jaxsnn.bss2.mapping import to_json
-from jaxsnn.bss2.mapping_files import quantize_as_mapped
-from jaxsnn.bss2.search.portfolio import place_and_route
-from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
+from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
+from jaxsnn.bss2.search.portfolio import Attempts, place_and_route
+from jaxsnn.bss2.search.quantize import quantize
+from jaxsnn.commands.map_command import MapOutcome
 from jaxsnn.errors import UsageError
 from jaxsnn.nir import build, read, write
 from tests.helpers.command_line import call, refused
@@ -58,6 +60,32 @@ def test_a_mapping_is_made_checked_and_drawn(folder, mapped):
     assert verified["used"] == done["used"]
 
 
+def test_what_the_search_tried_is_shown(folder, mapped):
+    report = folder / "tried.html"
+    mapped("net.nir", "-o", "tried.json", "--seed", "3", "--report", str(report))
+    done, _ = mapped("net.nir", "-o", "tried.json", "--seed", "3", "--json", "--force")
+    (entry,) = done["attempts"]
+    assert entry.pop("seconds") > 0
+    assert entry == {
+        **{"runs": 1, "signs": "fixed", "strategy": "spread, mixed", "seed": 3},
+        **{"count": 1, "successes": 1, "overflow": None},
+    }
+    assert entry["strategy"] in report.read_text()
+    verified, _ = mapped("net.nir", "--verify", "tried.json", "--json")
+    assert verified["attempts"] == []
+    # a search that gave up
+    tried = Attempts(
+        **{"runs": 2, "signs": "free", "strategy": "annealed, mixed", "seed": 3},
+        **{"count": 7, "successes": 4, "overflow": 12, "seconds": 2.5},
+    )
+    quantized = quantize(read(folder / "net.nir"))
+    nothing = {"mapping": None, "violations": (), "certificate": None, "files": {}}
+    failed = MapOutcome(stop_reason="gave up", quantized=quantized, attempts=(tried,), **nothing)
+    assert failed.as_dict()["attempts"] == [vars(tried)]
+    (line,) = (line for line in failed.as_text().splitlines() if line.startswith("tried "))
+    assert all(part in line for part in ("2 runs", "annealed, mixed", "7", "4", "12", "2.5 s"))
+
+
 def test_the_mapping_of_another_network_is_refused(mapped):
     out, _ = mapped("net.nir", "-o", "m2.json")
     assert "CADC LSB per us and LSB of a weight; 0.10 in the vendor's example" in out
@@ -78,27 +106,117 @@ def test_the_refractory_period_is_an_option(mapped):
     for done, expected in ((usual, 1.0), (longer, 20.0)):
         times = [targets["refractory_time"] for targets in done["calibration"].values()]
         assert times == pytest.approx([expected, expected])
-    text, _ = mapped("net.nir", "--verify", "longer.json", "--refractory-time", "20us")
-    assert text.count("refractory 20 us (20 ms of the network)") == 2
+    for repeated in ((), ("--refractory-time", "20us")):
+        text, _ = mapped("net.nir", "--verify", "longer.json", *repeated)
+        assert text.count("refractory 20 us (20 ms of the network)") == 2
+
+
+OPTIONS = {
+    "scale": "max",
+    "synapses_per_weight": 2,
+    "speedup": 500.0,
+    "slope": 0.2,
+    "v_leak": 85,
+    "v_threshold": 140,
+    "refractory_time": 2e-6,
+}
+#: The same on the command line, and other values.
+FLAGS = {
+    "--scale": ("max", "percentile"),
+    "--synapses-per-weight": ("2", "1"),
+    "--speedup": ("500", "1000"),
+    "--slope": ("0.2", "0.3"),
+    "--v-leak": ("85", "80"),
+    "--v-threshold": ("140", "150"),
+    "--refractory-time": ("2us", "1us"),
+}
+
+
+def test_a_mapping_stores_the_options_of_quantisation(folder, mapped, capsys):
+    graph = read(folder / "net.nir")
+    flags = [part for flag, (value, _) in FLAGS.items() for part in (flag, value)]
+    mapped("net.nir", "-o", "options.json", *flags, "-q")
+    mapping = read_mapping(folder / "options.json")
+    stored = mapping.quantization.as_dict()
+    settings = {"i_synin_gm": 500, "synapse_dac_bias": 600, "bias": "refuse", "approximate": False}
+    assert stored == OPTIONS | settings
+    expected, again = quantize(graph, **OPTIONS), quantize_as_mapped(graph, mapping)
+    assert again.netlist.fingerprint() == expected.netlist.fingerprint()
+    assert (again.speedup, again.measured) == (500.0, expected.measured)
+    for name, population in expected.populations.items():
+        actual = again.populations[name]
+        assert actual.refractory_time == population.refractory_time == 2e-6
+        for field in ("tau_mem", "tau_syn", "v_leak", "v_threshold", "v_reset"):
+            assert (getattr(actual, field) == getattr(population, field)).all()
+    # the same values may be repeated, and others are refused with both
+    mapped("net.nir", "--verify", "options.json", *flags, "-q")
+    for flag, (value, other) in FLAGS.items():
+        line = refused(capsys, "map", "net.nir", "--verify", "options.json", flag, other)[1]
+        actual = {"2us": "2 us"}.get(value, value)
+        assert flag in line
+        assert f"the mapping was created with {actual}:" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "other"),
+    [("speedup", 500.0), ("refractory_time", 2e-6), ("v_leak", 81), ("v_threshold", 149)],
+)
+def test_a_network_with_other_options_is_not_that_of_the_mapping(folder, option, other):
+    """The netlist may be the same, but the neurons of the chip are not."""
+    graph = read(folder / "net.nir")
+    usual = quantize(graph)
+    mapping = place_and_route(usual.netlist).mapping
+    assert check(mapping, usual.netlist) == ()
+    changed = quantize(
+        graph, scale={name: node.scale for name, node in usual.nodes.items()}, **{option: other}
+    )
+    assert changed.netlist.fingerprint() == usual.netlist.fingerprint()
+    (violation,) = check(mapping, changed.netlist)
+    value = getattr(usual.netlist.quantization, option)
+    facts = {"option": option, "actual": value, "expected": other}
+    assert (violation.code, violation.message.facts) == ("other-quantization", facts)
+    edited = dataclasses.replace(mapping, quantization=changed.netlist.quantization)
+    assert [problem.code for problem in check(edited, changed.netlist)] == ["other-net"]
+
+
+def earlier_version(mapping, net):
+    """The mapping as versions wrote it that did not store options."""
+    return dataclasses.replace(mapping, quantization=None, fingerprint=net.fingerprint())
+
+
+def test_options_that_an_earlier_mapping_does_not_store_are_assumed(folder, mapped):
+    graph = read(folder / "net.nir")
+    quantized = quantize(graph)
+    mapping = earlier_version(place_and_route(quantized.netlist).mapping, quantized.netlist)
+    assert "quantization" not in to_json(mapping)
+    again = quantize_as_mapped(graph, mapping)
+    assert again.notes[1:] == quantized.notes
+    assumed = again.notes[0].what.facts["options"]
+    assert "speedup 1000, refractory_time 1 us" in assumed
+    some = quantize_as_mapped(graph, mapping, refractory_time=2e-6, speedup=500.0)
+    assert (some.speedup, some.populations["2"].refractory_time) == (500.0, 2e-6)
+    assumed = some.notes[0].what.facts["options"]
+    assert assumed == "bias refuse, v_leak 80, v_threshold 150, slope none"
 
 
 def test_a_mapping_of_an_earlier_version_is_recognised(folder, mapped):
     graph = read(folder / "net.nir")
     earlier = quantize(graph, scale="max", v_threshold=125)
-    mapping = place_and_route(earlier.netlist).mapping
+    mapping = earlier_version(place_and_route(earlier.netlist).mapping, earlier.netlist)
     (folder / "earlier.json").write_text(to_json(mapping))
     done, _ = mapped("net.nir", "--verify", "earlier.json", "--json")
     assert done["fits"]
     highest = max(targets["threshold"][1] for targets in done["calibration"].values())
     assert highest == 125
-    again = quantize_as_mapped(graph, mapping, QuantizeOptions())
+    again = quantize_as_mapped(graph, mapping)
     assert again.notes[0].what.facts == {"v_threshold": 125, "limit": 150}
-    assert again.notes[1:] == earlier.notes
+    assert "v_threshold 125" in again.notes[1].what.facts["options"]
+    assert again.notes[2:] == earlier.notes
     # not of another network, and not where the current defaults fit
     other = quantize(read(folder / "other.nir"))
-    current = place_and_route(other.netlist).mapping
+    current = earlier_version(place_and_route(other.netlist).mapping, other.netlist)
     for network in (graph, read(folder / "other.nir")):
-        same = quantize_as_mapped(network, current, QuantizeOptions())
+        same = quantize_as_mapped(network, current)
         assert same.netlist.fingerprint() == quantize(network).netlist.fingerprint()
 
 
@@ -177,14 +295,15 @@ def test_a_strength_beyond_all_public_settings_is_warned_of(folder, mapped):
     assert warning not in mapped(*plain, "--slope", str(done["slope"]))[1]
 
 
-def test_how_often_the_bias_channel_fires_is_said_again_to_verify(mapped):
+def test_how_often_the_bias_channel_fires_is_that_of_the_mapping(mapped, capsys):
     bias = ("--bias", "source", "--bias-period", "3us")
-    assert "one every 3 us of chip time" in mapped("biased.nir", "-o", "biased.json", *bias)[1]
+    note = "one every 3 us of chip time"
+    assert note in mapped("biased.nir", "-o", "biased.json", *bias)[1]
     verify = ("biased.nir", "--verify", "biased.json")
-    mapped(*verify, *bias)
-    assert (
-        "violation: mapping: it was made for the netlist" in mapped(*verify, *bias[:2], code=1)[0]
-    )
+    for options in ((), bias[:2], bias):
+        assert note in mapped(*verify, *options)[1]
+    line = refused(capsys, "map", *verify, *bias[:3], "2us")[1]
+    assert "--bias-period is 2 us; the mapping was created with 3 us:" in line
 
 
 def subtracting(rng):

@@ -7,20 +7,36 @@ import pytest
 
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
+from jaxsnn.bss2.quantization import Quantization
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.errors import MappingError
 from tests.bss2.recipes import dense_net
 from tests.helpers.refusals import assert_refused
 
+QUANTIZATION = Quantization(
+    speedup=1000.0,
+    refractory_time=1e-6,
+    bias="source",
+    bias_period=2e-6,
+    v_leak=80,
+    v_threshold=150,
+    scale={"lif1": 10.5, "lif2": 2.0},
+    slope=0.1,
+    i_synin_gm=500,
+    synapse_dac_bias=1000,
+)
+
 
 @pytest.fixture(scope="module")
 def text():
-    outcome = place_and_route(dense_net(5, 7, 3), dead=Dead(circuits=((0, 1),), rows=((1, 3),)))
-    return to_json(outcome.mapping)
+    dead = Dead(circuits=((0, 1),), rows=((1, 3),))
+    net = dataclasses.replace(dense_net(5, 7, 3), quantization=QUANTIZATION)
+    return to_json(place_and_route(net, dead=dead).mapping)
 
 
 def test_there_and_back_gives_the_same_bytes(text):
     assert to_json(from_json(text)) == text
+    assert from_json(text).quantization == QUANTIZATION
     scaled = dataclasses.replace(from_json(text), scales={"lif1": 1307.25, "lif2": 0.1})
     assert from_json(to_json(scaled)).scales == scaled.scales
     assert to_json(from_json(to_json(scaled))) == to_json(scaled)
@@ -51,6 +67,12 @@ RUN, SYNAPSES = ("runs", 0), ("runs", 0, "synapses", 0)
         (("seed",), 1.5, "'seed' is a number, not an integer"),
         (("seed",), 2**40, "the largest magnitude"),
         (("fingerprint",), None, "no 'fingerprint'"),
+        (("quantization", "speedup"), None, "quantization has no 'speedup'"),
+        (("quantization", "speedup"), -1.0, "'speedup' is -1.0, not a positive number"),
+        (("quantization", "refractory_time"), True, "'refractory_time' is True"),
+        (("quantization", "v_leak"), 80.5, "'v_leak' is a number, not an integer"),
+        (("quantization", "scale", "lif1"), "much", "'lif1' is 'much', not a positive number"),
+        (("quantization", "refractory"), 1.0, "unknown key 'refractory': did you mean"),
         (("dead", "rows"), [[1]], "1 x 1 entries, not 1 x 2"),
         (("populations", 0), 3, r"populations\[0\] is an integer, not an object"),
         (

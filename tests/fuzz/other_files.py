@@ -15,7 +15,7 @@ from jaxsnn.bss2.chip import SMALL
 from jaxsnn.bss2.deploy import deploy
 from jaxsnn.bss2.floorplan import floorplan
 from jaxsnn.bss2.mapping import to_json
-from jaxsnn.bss2.mapping_files import read_mapping, scales_of
+from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.commands import train_command
@@ -111,8 +111,8 @@ class Mappings:
     def journey(self, path, rng):
         yield "read"
         mapping = read_mapping(path)
-        yield "scales"
-        scales_of(mapping, self.graph)
+        yield "quantise"
+        quantize_as_mapped(self.graph, mapping)
         yield "check"
         wrong = check_mapping(mapping, self.quantized.netlist)
         assert all(fault.message for fault in wrong)

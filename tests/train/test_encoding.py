@@ -3,6 +3,7 @@
 import tracemalloc
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from jaxsnn import Events
 from jaxsnn.errors import UsageError
+from jaxsnn.nir import build
 from jaxsnn.train import (
     Current,
     Delta,
     FirstSpike,
+    InTheLoop,
     Latency,
     LevelCrossing,
     PopulationCode,
@@ -208,17 +211,26 @@ def test_channels_of_a_clock_and_of_a_bias_count():
     assert Latency(**SHORT, clock=(0.0, 0.02)).channels(np.zeros((3, 2))) == 5
 
 
-def test_what_is_measured_off_the_chip_is_encoded_as_it_was_trained(monkeypatch):
+def test_what_is_measured_off_the_chip_is_encoded_and_refractory_as_in_training(monkeypatch):
     from jaxsnn.train.loop import chip_training
 
     seen = []
-    monkeypatch.setattr(chip_training, "evaluate", lambda *_, encoder, **__: seen.append(encoder))
+    monkeypatch.setattr(
+        chip_training,
+        "evaluate",
+        lambda *_, encoder, engine, **__: seen.append((encoder, engine.refractory)),
+    )
+    nodes = {"in": build.input(5), "w": build.linear(weight=np.ones((3, 5)))}
+    nodes |= {"out": build.cubalif(tau_mem=0.02, tau_syn=0.01), "end": build.output(3)}
+    graph = build.network(nodes, [("in", "w", "out", "end")])
     options = TrainOptions(
         data=yinyang_splits(),
         loss=FirstSpike(population="out", tau=0.01, t_max=0.06),
         encoder_options={"t_max": "15ms"},
+        engine=InTheLoop(device=SimpleNamespace(refractory=2e-3)),
     )
-    chip_training.off_chip_accuracy(None, options)
-    chip_training.off_chip_accuracy(None, replace(options, encoder="latency", encoder_options=None))
+    chip_training.off_chip_accuracy(graph, options)
+    other = {"encoder": "latency", "encoder_options": None}
+    chip_training.off_chip_accuracy(graph, replace(options, **other))
     small = Latency(t_min=0.0, t_max=0.015, bias=True, first="small")
-    assert seen == [small, replace(small, t_max=0.02, first="large")]
+    assert seen == [(small, 2e-3), (replace(small, t_max=0.02, first="large"), 2e-3)]

@@ -13,10 +13,10 @@ import pytest
 
 from jaxsnn.bss2.check import check
 from jaxsnn.bss2.emulate import CALIBRATED, EmulatedChip
-from jaxsnn.bss2.mapping_files import read_mapping, scales_of
-from jaxsnn.bss2.search.quantize import QuantizeOptions, quantize
+from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
 from jaxsnn.commands.cli import main
 from jaxsnn.errors import UsageError
+from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
@@ -114,7 +114,8 @@ def test_the_command_writes_the_network_and_its_accuracy_on_and_off_the_chip(fol
     chip = dataclasses.asdict(EmulatedChip(seed=0))
     assert history["settings"]["engine"]["device"]["chip"] == chip
     trained, data = read(into / "out.nir"), load_splits(folder / "task.npz")[0]
-    assert printed["off_chip_accuracy"] == evaluate(trained, data.test)
+    engine = EventDriven(refractory=1e-3)  # of the chip: 1 us
+    assert printed["off_chip_accuracy"] == evaluate(trained, data.test, engine=engine)
     assert any("refractory" in note for note in printed["notes"])
     # In the units of the file, close to the initial weights.
     first = read(folder / "net.nir").nodes["1"].weight
@@ -156,12 +157,12 @@ def test_map_and_deploy_take_the_mapping(done, tmp_path, capsys):
     files = [done[0] / "out.nir", done[0] / "out.mapping.json"]
     graph, mapping = read(files[0]), read_mapping(files[1])
     assert (mapping.signs, len(mapping.runs)) == ("free", 1)
-    net = quantize(graph, QuantizeOptions(scale=scales_of(mapping, graph))).netlist
+    net = quantize_as_mapped(graph, mapping).netlist
     assert check(mapping, net) == ()
     assert np.abs(net.weight).max() < 60  # the headroom is not used up
     verify = "map", files[0], "--verify", files[1], "-q"
     assert call(capsys, *verify)[0] == 0
-    assert call(capsys, *verify, "--scale", "max")[0] == 1
+    assert call(capsys, *verify, "--scale", "max")[0] == 2
     assert call(capsys, "deploy", *files, "-o", tmp_path / "scripts", "-q")[0] == 0
     assert (tmp_path / "scripts" / "run_hxtorch.py").exists()
 
@@ -378,17 +379,14 @@ def test_a_scale_that_was_edited_is_no_longer_that_of_the_training(done, tmp_pat
     """It changes no whole weight, but what the chip's thresholds mean."""
     graph, edited = done[0] / "out.nir", tmp_path / "m.json"
     content = json.loads((done[0] / "out.mapping.json").read_text())
-    content["scales"]["2"] *= 1 + 1e-6
+    content["quantization"]["scale"]["2"] *= 1 + 1e-6
     edited.write_text(json.dumps(content))
     code, out, _ = call(capsys, "map", graph, "--verify", edited, "-q")
     assert code == 1
     (line,) = (line for line in out.splitlines() if line.startswith("violation"))
-    assert (
-        "or its scales were changed: map the network again, or pass the quantisation options"
-        in line
-    )
+    assert "or its options of quantisation were changed: map the network again, or pass the" in line
     line = refused(capsys, "deploy", graph, edited, "-o", tmp_path / "scripts")[1]
-    assert "its scales were changed" in line
+    assert "its options of quantisation were changed" in line
 
 
 @pytest.mark.slow

@@ -29,11 +29,13 @@ from jaxsnn.bss2.check.propagate import ChipEvents, events_of, passed, responses
 from jaxsnn.bss2.chip import HEMISPHERES, Chip
 from jaxsnn.bss2.mapping import SIGNS, Mapping, Run
 from jaxsnn.bss2.netlist import Netlist
+from jaxsnn.bss2.quantization import shown_option
 from jaxsnn.errors import MappingError, Problem, refuse_type
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.wording import Text
 
 _MAP_AGAIN = "map the network again"
+_OTHER_OPTIONS = f"{_MAP_AGAIN}, or pass the quantisation options with which it was made"
 
 
 @suggests_keywords
@@ -167,7 +169,7 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
         )
         yield Problem(code="other-populations", node="mapping", message=message, fix=_MAP_AGAIN)
     scales, population_names = (
-        mapping.scales,
+        mapping.specified_scales,
         [part.name for part in net.populations if not part.external],
     )
     if scales is not None:
@@ -186,16 +188,27 @@ def _net_violations(mapping: Mapping, net: Netlist) -> Iterator[Problem]:
                     population=name,
                 )
                 yield Problem(code="bad-scales", node="mapping", message=message, fix=_MAP_AGAIN)
-    if mapping.fingerprint != (fingerprint := net.fingerprint(scales)):
+    stored, fix = mapping.quantization, _OTHER_OPTIONS
+    if mapping.fingerprint != (fingerprint := net.fingerprint(mapping.scales, stored)):
         message = Text(
             "it was made for the netlist {actual}, not for {expected}",
             actual=mapping.fingerprint[:12],
             expected=fingerprint[:12],
         )
-        if scales is not None:
+        if stored is not None:
+            message += ", or its options of quantisation were changed"
+        elif scales is not None:
             message += ", or its scales were changed"
-        fix = f"{_MAP_AGAIN}, or pass the quantisation options with which it was made"
         yield Problem(code="other-net", node="mapping", message=message, fix=fix)
+    if stored is not None and net.quantization is not None:
+        for option, actual, expected in stored.differences(net.quantization):
+            message = Text(
+                "it was made with {option} {actual}, and the network was quantised with {expected}",
+                option=option,
+                actual=shown_option(option, actual),
+                expected=shown_option(option, expected),
+            )
+            yield Problem(code="other-quantization", node="mapping", message=message, fix=fix)
 
 
 def _run_violations(

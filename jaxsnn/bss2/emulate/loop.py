@@ -153,7 +153,7 @@ class ChipInTheLoop:
     @property
     def refractory(self) -> float:
         """Refractory period of all neurons, seconds of the network."""
-        return self.options.refractory_time * self.quantized.speedup
+        return self.quantized.refractory
 
     def with_numbers(self, numbers: Any) -> ChipInTheLoop:
         """Return the device with the numbers of another, equal chip; they may be traced."""
@@ -227,10 +227,7 @@ class ChipInTheLoop:
             MappingError: the graph has other connections.
         """
         quantized = quantize(graph, self.options)
-        mapping = with_weights(self.mapping, self.routed, quantized.netlist)
-        fingerprint = quantized.netlist.fingerprint(self._scales)
-        scales = MappingProxyType(self._scales)
-        return quantized, replace(mapping, scales=scales, fingerprint=fingerprint)
+        return quantized, with_weights(self.mapping, self.routed, quantized.netlist)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the device as a dict for JSON."""
@@ -346,7 +343,7 @@ def _routed(net: Netlist, examined: Examined) -> Netlist:
         for source, links in examined.arriving[target].links.items()
     ]
     pre, post = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return netlist(net.populations, pre, post, np.ones(len(pre), int))
+    return netlist(net.populations, pre, post, np.ones(len(pre), int), net.quantization)
 
 
 def _factors(
@@ -434,4 +431,10 @@ def with_weights(mapping: ChipMapping, routed: Netlist, net: Netlist) -> ChipMap
         new = np.stack([hemisphere, row, column, label, np.abs(value)], axis=1)[value != 0]
         new = new[np.lexsort((new[:, 2], new[:, 1], new[:, 0]))]
         runs.append(replace(run, synapses=new.astype(np.int32)))
-    return replace(mapping, fingerprint=net.fingerprint(), runs=tuple(runs))
+    return replace(
+        mapping,
+        fingerprint=net.fingerprint(quantization=net.quantization),
+        quantization=net.quantization,
+        scales=None,
+        runs=tuple(runs),
+    )

@@ -104,7 +104,7 @@ def chosen_slope(slopes: Slopes, minimum: float) -> MeasuredSlope:
     >>> [chosen_slope(table, wanted).i_synin_gm for wanted in (0.05, 0.15, 0.3)]
     [500, 800, 800]
     """
-    table = _table(slopes)
+    table = slope_table(slopes)
     for measured in table:
         if not (math.isfinite(as_number(measured.slope)) and measured.slope > 0):
             raise UsageError(
@@ -164,7 +164,12 @@ def strength_notes(slope: float | None, measured: MeasuredSlope | None) -> Itera
         yield Note(text, kind="assumed", code="strong-synapses")
 
 
-def _table(slopes: Slopes) -> Sequence[MeasuredSlope]:
+def slope_table(slopes: Slopes) -> Sequence[MeasuredSlope]:
+    """Return measured slopes as a table; a number is one at the default settings.
+
+    Raises:
+        UsageError: The argument is neither a number nor a table.
+    """
     if isinstance(slopes, float) or not math.isnan(as_number(slopes)):
         return [MeasuredSlope(slope=as_number(slopes))]
     table = list(slopes) if isinstance(slopes, Sequence) else []

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -87,16 +88,22 @@ class Attempts:
         runs: Number of runs into which the net was divided.
         signs: "fixed" or "free".
         strategy: Placer and router, or "balanced" with the number of groups per bus.
+        seed: Random seed of the search, from which each attempt derives random numbers of its own.
         count: Number of attempts.
-        overflow: Smallest number of synapses or labels without room in a run; None if no attempt
-            got that far.
+        successes: Number of attempts that placed and routed a run.
+        overflow: Smallest number of synapses or labels without room in the other attempts; None if
+            none of them got that far.
+        seconds: Duration of all attempts.
     """
 
     runs: int
     signs: str
     strategy: str
+    seed: int
     count: int
+    successes: int
     overflow: int | None
+    seconds: float
 
     def __str__(self) -> str:
         return str(self.as_text())
@@ -104,18 +111,18 @@ class Attempts:
     def as_text(self) -> Text:
         """Return a description in one line."""
         template = "{runs} run" if self.runs == 1 else "{runs} runs"
-        template += ", {signs} signs, {strategy}: {count} "
+        template += ", {signs} signs, {strategy}, seed {seed}: {count} "
         template += "attempt" if self.count == 1 else "attempts"
+        if self.successes:
+            template += ", routed: {successes}"
         if self.overflow is not None:
             template += ", at best {overflow} synapses or labels without room"
-        return Text(
-            template,
-            runs=self.runs,
-            signs=self.signs,
-            strategy=self.strategy,
-            count=self.count,
-            overflow=self.overflow,
-        )
+        template += ", {seconds:.2g} s"
+        return Text(template, **self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attempts as a dict for JSON."""
+        return dict(vars(self))
 
 
 @summarised
@@ -453,7 +460,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
         dead=search.parts.dead,
         signs=search.signs,
         seed=search.seed,
-        fingerprint=net.fingerprint(),
+        fingerprint=net.fingerprint(quantization=net.quantization),
         populations=tuple(
             PlacedPopulation(
                 name=population.name, size=population.size, external=population.external
@@ -461,6 +468,7 @@ def _mapping(search: _RunSearch, runs: list[Run]) -> Mapping:
             for population in net.populations
         ),
         runs=tuple(linked),
+        quantization=net.quantization,
     )
 
 
@@ -488,7 +496,7 @@ class _RunSearch:
         self.tried, self.why = 0, "no attempt was made"
         self.attempts: dict[tuple[int, str], Attempts] = {}
         self.promising = math.inf
-        self._count = 1
+        self._count, self._start = 1, 0.0
         # Cached results by the neurons of a run: the minimum number of synapses or labels that
         # found no room; the run; and, with the number of repairs, whether the search failed.
         self._overflow: dict[bytes, int] = {}
@@ -555,8 +563,7 @@ class _RunSearch:
                 continue
             if time.monotonic() > self.deadline:
                 return None
-            self.tried += 1
-            rng = np.random.default_rng([self.seed, self.tried])
+            rng = self._begin_attempt()
             effort = Effort(repairs=repairs, deadline=self.deadline)
             result = balanced(task, self.least[task.targets], groups, sweeps, rng, effort)
             template = "balanced, {groups} group" if groups == 1 else "balanced, {groups} groups"
@@ -569,6 +576,12 @@ class _RunSearch:
                 self._balanced[key, groups] = min(least, result.overflow)
         return None
 
+    def _begin_attempt(self) -> np.random.Generator:
+        """Return the random numbers of the next attempt."""
+        self.tried += 1
+        self._start = time.monotonic()
+        return np.random.default_rng([self.seed, self.tried])
+
     def _count_attempt(self, strategy: str, result: Run | Unrouted | None) -> None:
         """Record an attempt of a strategy with its result, None if it was not placed."""
         overflow = result.overflow if isinstance(result, Unrouted) else None
@@ -580,16 +593,18 @@ class _RunSearch:
             runs=self._count,
             signs=self.signs,
             strategy=strategy,
+            seed=self.seed,
             count=1 if before is None else before.count + 1,
+            successes=isinstance(result, Run) + (0 if before is None else before.successes),
             overflow=overflow,
+            seconds=time.monotonic() - self._start + (0.0 if before is None else before.seconds),
         )
 
     def _try(
         self, task: Task, counts: np.ndarray, placer: str, router: str, repairs: int
     ) -> Run | None:
         """Try one placer and one router."""
-        self.tried += 1
-        rng = np.random.default_rng([self.seed, self.tried])
+        rng = self._begin_attempt()
         placement = PLACERS[placer](task, counts, rng)
         if placement is None:
             self._count_attempt(f"{placer}, {router}", None)

@@ -49,6 +49,7 @@ import numpy as np
 from jaxsnn.bss2.chip import HICANN_X, PARAMETERS
 from jaxsnn.bss2.examine import LEFT_TO_THE_MAPPER, Examined, examine
 from jaxsnn.bss2.netlist import LARGEST, Netlist, NetPopulation, netlist
+from jaxsnn.bss2.quantization import Quantization
 from jaxsnn.bss2.search.chip_dynamics import SHORT_TAU_SYN, Dynamics, approximations, choose_speedup
 from jaxsnn.bss2.search.leak_shifts import (
     is_reachable,
@@ -231,6 +232,12 @@ class Quantized:
     notes: tuple[Change, ...]
     measured: MeasuredSlope | None = None
     approximated_resets: tuple[str, ...] = ()
+
+    @property
+    def refractory(self) -> float:
+        """Refractory period of all neurons, seconds of the file, as in `EventDriven(refractory=)`."""
+        chip_times = [population.refractory_time for population in self.populations.values()]
+        return self.speedup * max(chip_times, default=0.0)
 
 
 def quantize(
@@ -469,6 +476,7 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
             np.concatenate(pre or [[]]),
             np.concatenate(post or [[]]),
             np.concatenate(weight),
+            _stored_options(options, speedup, measured),
         ),
         populations=MappingProxyType(
             {
@@ -498,6 +506,30 @@ def _assembled(examined: Examined, options: QuantizeOptions) -> Quantized:
         bias_period=options.bias_period,
         notes=tuple(notes),
         measured=measured,
+    )
+
+
+def _stored_options(
+    options: QuantizeOptions, speedup: float, measured: MeasuredSlope | None
+) -> Quantization:
+    """Return the options in the form that a mapping stores, with the values that were used."""
+    scale = options.scale
+    return Quantization(
+        speedup=float(speedup),
+        refractory_time=float(options.refractory_time),
+        bias=options.bias,
+        bias_period=float(options.bias_period) if options.bias == "source" else None,
+        v_leak=options.v_leak,
+        v_threshold=options.v_threshold,
+        scale=scale
+        if isinstance(scale, str)
+        else MappingProxyType({name: float(value) for name, value in scale.items()}),
+        percentile=float(options.percentile) if scale == "percentile" else None,
+        synapses_per_weight=options.synapses_per_weight,
+        slope=None if measured is None else float(measured.slope),
+        i_synin_gm=None if measured is None else measured.i_synin_gm,
+        synapse_dac_bias=None if measured is None else measured.synapse_dac_bias,
+        approximate=bool(options.approximate),
     )
 
 

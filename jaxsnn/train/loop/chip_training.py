@@ -110,7 +110,6 @@ def on_chip(
         max_spikes=event.max_spikes,
         first_spike_only=event.first_spike_only,
         min_slope=event.min_slope,
-        refractory=device.refractory,
     )
 
 
@@ -259,7 +258,8 @@ class OnChip:
     Attributes:
         seed: seed of the chip.
         mapping: path of the mapping file.
-        off_chip_accuracy: accuracy of the trained weights on the test samples on the event engine.
+        off_chip_accuracy: accuracy of the trained weights on the test samples on the event engine,
+            with the refractory period of the chip.
     """
 
     seed: int
@@ -276,14 +276,18 @@ class OnChip:
 
 
 def off_chip_accuracy(graph: Graph, options: TrainOptions) -> float:
-    """Return the accuracy of a graph on the test samples on the event engine, encoded as in
-    training.
+    """Return the accuracy of a graph on the test samples on the event engine, encoded as in training
+    and with the refractory period of the chip.
 
     Args:
-        options: options of the run, with `Splits` as data and a loss.
+        options: options of the run, with `Splits` as data, a loss, and a chip in the loop as engine.
     """
     settings: Any = options
     data, loss, encoder = settings.data, settings.loss, settings.encoder
     if not hasattr(data.test.x, "time") and (encoder is None or isinstance(encoder, str)):
         encoder = make_encoder(data, loss.tau, encoder, settings.encoder_options)[0]
-    return evaluate(graph, data.test, loss=loss, encoder=encoder, t_end=options.t_end)
+    event: Any = make_engine("event", lower(graph), loss)
+    engine = replace(event, refractory=settings.engine.event.refractory)
+    return evaluate(
+        graph, data.test, loss=loss, encoder=encoder, t_end=options.t_end, engine=engine
+    )

@@ -37,7 +37,9 @@ from jaxsnn.wording import Text
 
 
 class Device(Protocol):
-    """Spiking device in the training loop; hashable, because compiled code depends on it."""
+    """Spiking device in the training loop; hashable, because compiled code depends on it. It may have
+    an attribute `refractory`: the refractory period of its neurons, seconds of the network.
+    """
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the spike times of each spiking population, by its NIR name.
@@ -151,14 +153,15 @@ class InTheLoop:
         max_spikes, first_spike_only, min_slope: as in `jaxsnn.EventDriven`. With `first_spike_only`,
             all spikes of a neuron of a `Device` after its first one are ignored.
         refractory: Refractory period of the device, seconds of the network, as in
-            `jaxsnn.EventDriven`; the gradient accounts for it.
+            `jaxsnn.EventDriven`; the gradient accounts for it. None: that of the attribute
+            `refractory` of the device, 0 if it has none.
     """
 
     device: Device | TracedDevice
     max_spikes: PerPopulation = 16
     first_spike_only: bool | tuple[str, ...] = False
     min_slope: float = 2**-20
-    refractory: PerPopulation = 0.0
+    refractory: PerPopulation | None = None
 
     #: Name of the engine in configuration files and on the command line.
     kind: ClassVar[str] = "device"
@@ -192,10 +195,25 @@ class InTheLoop:
             return jax.block_until_ready(_simulate(self.hashable(), network, trains, end))
 
     def check(self, network: Network) -> None:
-        """Raise UsageError for options that are invalid for the network, or for a device that was
-        made for another one; traced parameters are not checked.
+        """Raise UsageError for options that are invalid for the network, for a refractory period
+        other than that of the device, or for a device that was made for another network; traced
+        parameters are not checked.
         """
         check_options(network, self.event)
+        actual, chosen = getattr(self.device, "refractory", None), self.refractory
+        if (
+            isinstance(actual, float)
+            and isinstance(chosen, float | int)
+            and not np.isclose(actual, chosen, rtol=1e-6, atol=0)
+        ):
+            raise UsageError(
+                Text(
+                    "refractory is {value:g} s, and that of the device is {actual:g} s",
+                    value=chosen,
+                    actual=actual,
+                ),
+                fix="leave refractory out",
+            )
         leaves = jax.tree.leaves(network.parameters)
         if isinstance(self.device, BoundDevice) and not any(isinstance(x, Tracer) for x in leaves):
             self.device.refuse_other(network)
@@ -227,8 +245,15 @@ class InTheLoop:
             max_spikes=self.max_spikes,
             first_spike_only=self.first_spike_only,
             min_slope=self.min_slope,
-            refractory=self.refractory,
+            refractory=self._used_refractory,
         ).hashable()
+
+    @property
+    def _used_refractory(self) -> PerPopulation:
+        """Refractory period of the device, seconds of the network."""
+        if self.refractory is not None:
+            return self.refractory
+        return getattr(self.device, "refractory", None) or 0.0
 
     def with_room(self, needed: Mapping[str, Mapping[str, int]]) -> InTheLoop:
         """Return the engine with a larger budget."""
@@ -249,7 +274,7 @@ class InTheLoop:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the engine as a dict for JSON."""
-        only, device = self.first_spike_only, self.device
+        only, device, refractory = self.first_spike_only, self.device, self._used_refractory
         device_record = (
             device.as_dict() if isinstance(device, TracedDevice) else as_recorded(device)
         )
@@ -260,9 +285,7 @@ class InTheLoop:
             else self.max_spikes,
             "first_spike_only": only if isinstance(only, bool) else list(only),
             "min_slope": self.min_slope,
-            "refractory": dict(self.refractory)
-            if isinstance(self.refractory, tuple)
-            else self.refractory,
+            "refractory": dict(refractory) if isinstance(refractory, tuple) else refractory,
         }
 
 

@@ -36,6 +36,7 @@ class RecordedChip:
         inputs: Input node -> (time, index) of the events that were sent, (samples, events) each.
         t_end: duration of a recorded sample in seconds of the network; None if unknown.
         mapping: fingerprint of the mapping that was recorded; None if unknown.
+        refractory: refractory period of the chip's neurons, seconds of the network; None if unknown.
         notes: what the file of the recording does not contain, a sentence each.
     """
 
@@ -43,6 +44,7 @@ class RecordedChip:
     inputs: Mapping[str, tuple[np.ndarray, np.ndarray]]
     t_end: float | None = None
     mapping: str | None = None
+    refractory: float | None = None
     notes: tuple[str, ...] = ()
 
     def forward(self, network: Network, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -92,7 +94,8 @@ class RecordedChip:
         Args:
             network: network whose equations determine the gradients.
             t_end: end of a sample in seconds of the network.
-            options: options of `InTheLoop`; by default all spikes are recorded.
+            options: options of `InTheLoop`; by default all spikes are recorded, and the refractory
+                period is that of the recording.
         """
         most = max((times.shape[2] for times in self.times.values()), default=1)
         chosen: dict[str, Any] = {"max_spikes": max(most, 1)} | options
@@ -153,10 +156,11 @@ def sample_fingerprints(inputs: Mapping[str, tuple[Any, Any]]) -> np.ndarray:
 
 #: Arrays of a recording that do not belong to a population.
 T_END_ARRAY, INPUTS_ARRAY, MAPPING_ARRAY = "t_end", "fingerprint.inputs", "fingerprint.mapping"
+REFRACTORY_ARRAY = "refractory"
 
 
 def identification(
-    inputs: Mapping[str, tuple[Any, Any]], mapping: str, t_end: float
+    inputs: Mapping[str, tuple[Any, Any]], mapping: str, t_end: float, refractory: float
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a recording that identify its inputs and its mapping.
 
@@ -164,9 +168,11 @@ def identification(
         inputs: Input node -> (time, index) of the events that were sent.
         mapping: `jaxsnn.bss2.mapping.digest` of the mapping.
         t_end: duration of a sample, seconds of the network.
+        refractory: refractory period of the neurons, seconds of the network.
     """
     return {
         T_END_ARRAY: np.array(t_end, float),
+        REFRACTORY_ARRAY: np.array(refractory, float),
         INPUTS_ARRAY: sample_fingerprints(inputs),
         MAPPING_ARRAY: np.array(mapping),
     }
@@ -178,6 +184,7 @@ def read_recording(
     network: Network,
     *,
     mapping: str | None = None,
+    refractory: float | None = None,
 ) -> RecordedChip:
     """Read the recording that the script of a deployed network, or `jaxsnn emulate`, wrote.
 
@@ -187,10 +194,13 @@ def read_recording(
         inputs: Input node -> (time, index) of the events that were sent.
         network: deployed network.
         mapping: `jaxsnn.bss2.mapping.digest` of the mapping that was recorded; None if unknown.
+        refractory: refractory period of that mapping, seconds of the network, for recordings of
+            earlier versions, which do not contain it; None if unknown.
 
     Raises:
         FileError, UsageError: no such file, no recorded population or one that does not match,
-            other inputs or another order of the samples, or another mapping.
+            other inputs or another order of the samples, another mapping, or another refractory
+            period.
     """
     arrays = load_arrays(recorded)
     sent: dict[str, tuple[np.ndarray, np.ndarray]] = {
@@ -209,6 +219,21 @@ def read_recording(
                 path=recorded,
                 actual=recorded_mapping,
                 expected=mapping,
+            ),
+            fix="pass the mapping that was deployed or emulated",
+        )
+    recorded_refractory = _recorded_seconds(recorded, arrays, REFRACTORY_ARRAY)
+    if (
+        refractory is not None
+        and recorded_refractory is not None
+        and not np.isclose(refractory, recorded_refractory, rtol=1e-6, atol=0)
+    ):
+        raise UsageError(
+            Text(
+                "{path} was recorded with a refractory period of {actual} of the network, not {expected}",
+                path=recorded,
+                actual=format_time(recorded_refractory),
+                expected=format_time(refractory),
             ),
             fix="pass the mapping that was deployed or emulated",
         )
@@ -271,26 +296,27 @@ def read_recording(
     return RecordedChip(
         times=times,
         inputs=sent,
-        t_end=_recorded_end(recorded, arrays),
+        t_end=_recorded_seconds(recorded, arrays, T_END_ARRAY),
         mapping=recorded_mapping,
+        refractory=refractory if recorded_refractory is None else recorded_refractory,
         notes=tuple(notes),
     )
 
 
-def _recorded_end(
-    recorded: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]
+def _recorded_seconds(
+    recorded: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], name: str
 ) -> float | None:
-    """Return the duration of a recorded sample in seconds of the network; None if unknown."""
-    if T_END_ARRAY not in arrays:
+    """Return a recorded time in seconds of the network; None if the recording lacks it."""
+    if name not in arrays:
         return None
-    array = arrays[T_END_ARRAY]
-    end = as_number(array.item()) if array.size == 1 else np.nan
-    if not 0 < end < np.inf:
+    array = arrays[name]
+    seconds = as_number(array.item()) if array.size == 1 else np.nan
+    if not 0 < seconds < np.inf:
         raise UsageError(
-            Text("'{array}' of {path} is {value}", array=T_END_ARRAY, path=recorded, value=array),
+            Text("'{array}' of {path} is {value}", array=name, path=recorded, value=array),
             fix="save a positive number of seconds, or remove the array",
         )
-    return end
+    return seconds
 
 
 def _refuse_other_inputs(

@@ -239,9 +239,16 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def write_outputs(path: str, net: dict[str, Any], trains: Trains, duration: float) -> None:
     """Write all recorded spikes, in seconds of the network, and of readouts `NAME.membrane` (steps,
     samples, neurons) and `NAME.sample_time` (steps,), also in seconds of the network; and what
-    identifies the recording: `t_end`, `fingerprint.mapping` and `fingerprint.inputs` (samples,).
+    identifies the recording: `t_end`, `refractory` (seconds of the network), `fingerprint.mapping` and
+    `fingerprint.inputs` (samples,).
     """
     arrays = {"t_end": np.array(duration), "fingerprint.mapping": np.array(net["mapping"])}
+    refractory_times = [
+        population["refractory_time"]
+        for population in net["populations"]
+        if not population["external"]
+    ]
+    arrays["refractory"] = np.array(net["speedup"] * max(refractory_times))
     if trains.fingerprints is not None:
         arrays["fingerprint.inputs"] = trains.fingerprints
     for number, population in enumerate(net["populations"]):
