@@ -357,9 +357,10 @@ def _reset_before_sample(dynamics: Dynamics, speedup: float, shifts_leak: bool) 
     """
     if not dynamics.population.fires:
         return
-    rest = dynamics.v_leak + (dynamics.drive if shifts_leak else 0.0)
-    distance = np.abs(dynamics.v_reset - rest)
-    if np.all(distance <= _ROUNDING * np.maximum(np.abs(dynamics.v_reset), np.abs(rest))):
+    drive = dynamics.drive if shifts_leak else np.zeros_like(dynamics.drive)
+    distance = np.abs(dynamics.v_reset - dynamics.v_leak - drive)
+    largest = np.max(np.abs([dynamics.v_reset, dynamics.v_leak, drive]), axis=0)
+    if np.all(distance <= _ROUNDING * largest):
         return
     remaining = distance * np.exp(-RESET_LEAD * speedup / dynamics.tau_mem)
     yield Change(
