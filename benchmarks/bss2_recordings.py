@@ -7,7 +7,8 @@ a network 20-30-3 without delays, trained in the loop of the chip W66F3, with th
 recorded for 5,000 training and 1,000 test inputs. (The other recordings of that repository are of a
 network with delays, which no mapping has.)
 
-Prints the table of docs/results.md, of the test inputs; `--write` puts it there. `--fit` fits `Spread`
+Prints the table of docs/bss2.md, of the test inputs, with bootstrap standard errors: of the recording
+over its inputs, of the median over the emulated chips. `--write` puts it there. `--fit` fits `Spread`
 to the training inputs and prints each step; `Spread()` and `STRENGTH` have the result, rounded. Fit and
 table use different emulated chips. The fit matches medians of the emulated chips:
 
@@ -32,7 +33,7 @@ import argparse
 import itertools
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -54,10 +55,12 @@ OPTIONS = QuantizeOptions(
 )
 #: Strength of the recorded chip's synapses, relative to `OPTIONS`; fitted.
 STRENGTH = 1.063
-PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+PAGE = Path(__file__).parents[1] / "docs" / "bss2.md"
 BEGIN, END = "<!-- begin recordings -->\n", "<!-- end recordings -->"
 SIZES = (20, 30, 3)
 MAD_TO_SIGMA = 1.4826
+#: Samples of a bootstrap.
+RESAMPLES = 1000
 #: Seeds of the emulated chips of the table, and of the fit.
 SEED, SEED_OF_FIT = 0, 10_000
 #: Deviations that are sampled anew in each run.
@@ -150,7 +153,7 @@ def network(layers: list[np.ndarray]) -> Graph:
     return build.sequential(*nodes)
 
 
-def trial_noise(late: np.ndarray, neighbour: np.ndarray) -> float:
+def trial_noise(difference: np.ndarray) -> float:
     """An upper bound on the noise of spike times from trial to trial, in tau.
 
     No input was recorded twice, but inputs lie densely in two dimensions, and deviations that
@@ -158,26 +161,46 @@ def trial_noise(late: np.ndarray, neighbour: np.ndarray) -> float:
     mostly the noise of two trials; the bound also contains steps of the deviations between the two.
 
     Args:
-        late: (samples, neurons) deviations from the ideal network, NaN where a spike is missing.
-        neighbour: (samples,) index of the nearest other input.
+        difference: (samples, neurons) deviation from the ideal network minus the one at the
+            nearest other input; NaN where a spike is missing.
     """
-    return float(np.nanstd(late - late[neighbour]) / np.sqrt(2))
+    return float(np.nanstd(difference) / np.sqrt(2))
 
 
-def figures(first: np.ndarray, ideal: np.ndarray, neighbour: np.ndarray) -> Figures:
-    """Compare first spikes (samples, neurons) with those of the ideal network, both in tau."""
+def figures(
+    first: np.ndarray,
+    ideal: np.ndarray,
+    neighbour: np.ndarray,
+    rows: np.ndarray | slice = slice(None),
+) -> Figures:
+    """Compare first spikes (samples, neurons) with those of the ideal network, both in tau.
+
+    Args:
+        first, ideal: Times of first spikes; infinite where a neuron is silent.
+        neighbour: (samples,) index of the nearest other input.
+        rows: Indices of the samples to compare, which may repeat; all by default.
+    """
     both = np.isfinite(first) & np.isfinite(ideal)
     late = np.where(both, first, np.nan) - np.where(both, ideal, np.nan)
-    values = late[both]
-    std, trial = float(values.std()), trial_noise(late, neighbour)
+    values = late[rows][both[rows]]
+    std, trial = float(values.std()), trial_noise((late - late[neighbour])[rows])
     return Figures(
         std=std,
         mad=float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values)))),
         mean=float(values.mean()),
-        missing=float(np.isinf(first).mean()),
+        missing=float(np.isinf(first[rows]).mean()),
         fixed=float(np.sqrt(max(std**2 - trial**2, 0.0))),
         trial=trial,
     )
+
+
+def standard_errors(statistic: Callable[[np.ndarray], Sequence[float]], count: int) -> np.ndarray:
+    """Return bootstrap standard errors of figures that `statistic` computes from indices of `count`
+    samples or chips.
+    """
+    random = np.random.default_rng(0)
+    resamples = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
+    return np.std(resamples, axis=0)
 
 
 class Network:
@@ -276,17 +299,26 @@ def with_table(page: str, table: str) -> str:
     return before + BEGIN + table + "\n" + END + rest.split(END)[1]
 
 
-def table_of(recorded: Figures, emulated: dict[str, np.ndarray]) -> str:
-    """The recordings, and median, lowest and highest of the emulated chips of each spread."""
+def table_of(recorded: Figures, errors: np.ndarray, emulated: dict[str, np.ndarray]) -> str:
+    """Return the table of the recordings with their standard errors, and for each spread the median
+    of the emulated chips, its standard errors, and the range of nine of ten chips.
+    """
     lines = [
         "| | std | MAD sigma | mean | missing | fixed pattern | trial noise |",
         "|---|" + 6 * "---|",
+        f"| recorded, chip W66F3 | {_cells(recorded)} |",
+        f"| standard error (inputs) | {_cells(errors, '')} |",
     ]
-    lines += [f"| recorded, chip W66F3 | {_cells(recorded)} |"]
     for name, rows in emulated.items():
-        label = f"emulated, `{name}`, median of {len(rows)}"
-        for title, function in ((label, np.median), ("lowest", np.min), ("highest", np.max)):
-            lines += [f"| {title} | {_cells(function(rows, axis=0))} |"]
+        median_errors = standard_errors(
+            lambda chosen, rows=rows: np.median(rows[chosen], axis=0), len(rows)
+        )
+        lines += [
+            f"| emulated, `{name}`, median of {len(rows)} | {_cells(np.median(rows, axis=0))} |",
+            f"| standard error (chips) | {_cells(median_errors, '')} |",
+            f"| 5th percentile | {_cells(np.quantile(rows, 0.05, axis=0))} |",
+            f"| 95th percentile | {_cells(np.quantile(rows, 0.95, axis=0))} |",
+        ]
     return "\n".join(lines)
 
 
@@ -296,11 +328,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--chips", type=int, default=256, help="number of emulated chips")
+    parser.add_argument("--chips", type=int, default=1024, help="number of emulated chips")
     parser.add_argument(
         "--fit", action="store_true", help="fit Spread to the training inputs first"
     )
-    parser.add_argument("--write", action="store_true", help="into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="into docs/bss2.md")
     options = parser.parse_args()
     if options.fit:
         fit(options.folder, options.chips)
@@ -311,15 +343,18 @@ def main() -> None:
         name: subject.figures(data, spread, range(SEED, SEED + options.chips))
         for name, spread in reversed(list(SPREADS.items()))
     }
-    table = table_of(figures(data.spikes, ideal, data.neighbour), emulated)
+    errors = standard_errors(
+        lambda rows: figures(data.spikes, ideal, data.neighbour, rows), len(ideal)
+    )
+    table = table_of(figures(data.spikes, ideal, data.neighbour), errors, emulated)
     print(table)
     if options.write:
         PAGE.write_text(with_table(PAGE.read_text(), table))
 
 
-def _cells(values: Figures | np.ndarray) -> str:
+def _cells(values: Figures | np.ndarray, sign: str = "+") -> str:
     std, mad, mean, missing, fixed, trial = values
-    return f"{std:.3f} | {mad:.3f} | {mean:+.3f} | {missing:.1%} | {fixed:.3f} | {trial:.3f}"
+    return f"{std:.3f} | {mad:.3f} | {mean:{sign}.3f} | {missing:.1%} | {fixed:.3f} | {trial:.3f}"
 
 
 if __name__ == "__main__":

@@ -584,7 +584,7 @@ def test_chips_side_by_side_are_different_ones_and_pass_spikes_on_later():
 
 
 def test_the_page_has_the_defaults():
-    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "bss2.md").read_text()
     spread = Spread()
     for row, value in (
         ("threshold, fixed pattern | ", f"{spread.v_threshold:g} LSB"),

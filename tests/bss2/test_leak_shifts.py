@@ -143,6 +143,12 @@ def test_a_membrane_that_starts_elsewhere_than_in_the_file_is_noted(neurons, sta
     if starts:
         distance = 20 * LSB if not np.any(neurons.parameters["v_leak"]) else 0.0
         assert notes[0].facts["distance"] == pytest.approx(distance)
+    # neurons are reset to 0, where those with a leak of -20 LSB rest
+    after_reset = notes_of(quantize(graph, LEAK), "with grenade of 13 March 2026 or later")
+    rests_at_reset = bool(np.any(neurons.parameters["v_leak"]))
+    assert len(after_reset) == (not rests_at_reset)
+    for note in after_reset:
+        assert note.facts["distance"] == pytest.approx(20 * LSB * np.exp(-4e-3 / TAU_MEM))
 
 
 # -- refused

@@ -285,12 +285,17 @@ def small_biases():
 
 
 AT_LEAK = "its membrane starts at v_leak"
+#: Of a neuron that is reset 0.3 V below its leak, 4 us of the chip before the sample.
+AFTER_RESET = (
+    "with grenade of 13 March 2026 or later, its membrane starts up to "
+    f"{0.3 * np.exp(-4e-3 / NEURONS['tau_mem']):.3g} V from where it rests, towards v_reset"
+)
 #: A network, options, words of notes, and all notes that contain them.
 NOTES = [
     (starting("zero", v_leak=0.3, v_reset=0.3), {}, "starts", [AT_LEAK]),
-    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK]),
-    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", []),
-    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK]),
+    (starting("zero", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK, AFTER_RESET]),
+    (starting("v_leak", v_leak=0.3, v_reset=0.0), {}, "starts", [AFTER_RESET]),
+    (starting("v_reset", v_leak=0.3, v_reset=0.0), {}, "starts", [AT_LEAK, AFTER_RESET]),
     (starting("v_leak", v_leak=0.3, v_reset=0.3), {}, "starts", []),
     (starting("zero", v_leak=0.3), {}, "starts", [AT_LEAK]),
     (starting("v_leak", v_leak=0.3), {}, "starts", []),

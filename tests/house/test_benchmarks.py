@@ -285,20 +285,26 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
 
     from jaxsnn.bss2.emulate import SPREADS
 
-    rows = [
-        (0.1, 0.2, -0.3, 0.01, 0.1, 0.05),
-        (0.2, 0.1, 0.3, 0.03, 0.2, 0.07),
-        (0.6, 0.0, 0.0, 0.02, 0.3, 0.06),
-    ]
-    table = bss2_recordings.table_of(rows[0], dict.fromkeys(reversed(SPREADS), rows))
-    assert "median of 3 | 0.200 | 0.100 | +0.000 | 2.0% | 0.200 | 0.060 |\n| lowest | 0.1" in table
+    rows = np.array(
+        [
+            (0.1, 0.2, -0.3, 0.01, 0.1, 0.05),
+            (0.2, 0.1, 0.3, 0.03, 0.2, 0.07),
+            (0.6, 0.0, 0.0, 0.02, 0.3, 0.06),
+        ]
+    )
+    errors = np.full(6, 0.002)
+    table = bss2_recordings.table_of(rows[0], errors, dict.fromkeys(reversed(SPREADS), rows))
+    assert "(inputs) | 0.002 | 0.002 | 0.002 | 0.2% | 0.002 | 0.002 |" in table
+    assert "median of 3 | 0.200 | 0.100 | +0.000 | 2.0% | 0.200 | 0.060 |" in table
+    assert "| 5th percentile | 0.110 | 0.010 | -0.270 | 1.1% | 0.110 | 0.051 |" in table
+    assert "| 95th percentile | 0.560 | 0.190 | +0.270 | 2.9% | 0.290 | 0.069 |" in table
     page = bss2_recordings.PAGE.read_text()
     changed = bss2_recordings.with_table(page, table)
     assert bss2_recordings.with_table(changed, "").count("|") < page.count("|")
     # The page itself has these rows, in this order.
     begin = len(page.split(bss2_recordings.BEGIN)[0])
     there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
-    labels = [line.split("|")[1].replace("256", "3") for line in there]
+    labels = [line.split("|")[1].replace("1024", "3") for line in there]
     assert labels == [line.split("|")[1] for line in table.splitlines()]
     assert changed[:begin] == page[:begin]
     assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]
@@ -321,6 +327,25 @@ def test_figures_of_recordings_separate_noise_from_the_fixed_pattern():
     assert result.fixed == pytest.approx(pattern[both].std(), rel=0.05)
     assert result.mean == pytest.approx(0.03 + pattern[both].mean(), abs=0.004)
     assert result.missing == pytest.approx(0.01)
+
+
+def test_standard_errors_are_those_of_resampled_inputs():
+    import bss2_recordings
+
+    random = np.random.default_rng(0)
+    inputs = random.uniform(0.2, 2.0, (1000, 2))
+    ideal = np.ones((1000, 3))
+    # the three outputs of an input deviate together, and a tenth of the inputs has no answer
+    first = ideal + random.normal(0.0, 0.2, (1000, 1))
+    first[::10] = np.inf
+    neighbour = bss2_recordings.nearest(inputs)
+    errors = bss2_recordings.standard_errors(
+        lambda rows: bss2_recordings.figures(first, ideal, neighbour, rows), 1000
+    )
+    result = bss2_recordings.Figures(*errors)
+    assert result.mean == pytest.approx(0.2 / np.sqrt(900), rel=0.1)
+    assert result.std == pytest.approx(0.2 / np.sqrt(2 * 900), rel=0.15)
+    assert result.missing == pytest.approx(np.sqrt(0.1 * 0.9 / 1000), rel=0.1)
 
 
 def test_integers_are_written_without_their_fraction():

@@ -448,7 +448,9 @@ def prepared(program: Program, taus_known: bool = True) -> Program:
                 name=neuron_group.name,
                 kind="CubaLIF" if neuron_group.fires else "CubaLI",
                 size=len(neuron_group.index),
-                initial="v_leak",  # before a sample, neurons rest; they are not reset
+                # Neurons are not reset before a sample in BrainScaleS OS 12, see
+                # search/chip_dynamics.py.
+                initial="v_leak",
             )
             if taus_known:
                 taus: dict[str, Any] = {

@@ -23,6 +23,9 @@ DEFAULT_SPEEDUP: float = 1000
 #: The chip's synaptic time constant that replaces the missing one of LIF and LI: the shortest
 #: without a warning.
 SHORT_TAU_SYN = parse_time("0.3us")
+#: Time between the end of a reset of all neurons and the start of a sample, seconds of the chip, in
+#: grenade since d9fe5833 (13 March 2026; execution_instance_executor.cpp).
+RESET_LEAD = parse_time("4us")
 _CURRENT_BASED = ("CubaLIF", "CubaLI")
 #: Relative difference of potentials that counts as rounding, that of float32 files.
 _ROUNDING = 2**-20
@@ -298,6 +301,7 @@ def approximations(
                 "the calibration warns: it is fewer than 30 periods of the chip's refractory counter",
             )
     yield from _initial_state(dynamics, shifts_leak)
+    yield from _reset_before_sample(dynamics, speedup, shifts_leak)
     for remark in (*population.remarks, *population.assumed):
         yield change(remark, "specified by the dialect")
 
@@ -306,7 +310,9 @@ def _initial_state(dynamics: Dynamics, shifts_leak: bool) -> Iterator[Change]:
     """Yield the difference between the state of rest in which a sample starts on the chip, and the
     state in which it starts in the file, without synaptic current.
 
-    The vendor's software does not reset neurons before a sample.
+    grenade can reset single neurons before a sample, and disables it for spiking networks
+    (`enable_reset` is false in network_graph_builder.cpp of BrainScaleS OS 12). Later versions reset
+    all neurons at once, see `_reset_before_sample`.
     """
     population = dynamics.population
     starts = {"zero": 0.0, "v_leak": dynamics.v_leak, "v_reset": np.nan_to_num(dynamics.v_reset)}
@@ -339,5 +345,34 @@ def _initial_state(dynamics: Dynamics, shifts_leak: bool) -> Iterator[Change]:
             "the file specifies {expected}{current}; on the chip, the neuron rests before each sample",
             expected=population.initial,
             current=" and no synaptic current" if has_current else "",
+        ),
+    )
+
+
+def _reset_before_sample(dynamics: Dynamics, speedup: float, shifts_leak: bool) -> Iterator[Change]:
+    """Yield the distance from rest at which a membrane starts if all neurons were reset before.
+
+    grenade since d9fe5833 (13 March 2026) holds all neurons at their reset potential for 1 us, and
+    releases them `RESET_LEAD` before the sample. BrainScaleS OS 12 (February 2026) is older.
+    """
+    if not dynamics.population.fires:
+        return
+    drive = dynamics.drive if shifts_leak else np.zeros_like(dynamics.drive)
+    distance = np.abs(dynamics.v_reset - dynamics.v_leak - drive)
+    largest = np.max(np.abs([dynamics.v_reset, dynamics.v_leak, drive]), axis=0)
+    if np.all(distance <= _ROUNDING * largest):
+        return
+    remaining = distance * np.exp(-RESET_LEAD * speedup / dynamics.tau_mem)
+    yield Change(
+        node=dynamics.population.name,
+        what=Text(
+            "with grenade of 13 March 2026 or later, its membrane starts up to {distance:.3g} V from "
+            "where it rests, towards v_reset",
+            distance=float(remaining.max()),
+        ),
+        why=Text(
+            "this software holds all neurons at v_reset until {lead} before each sample; BrainScaleS "
+            "OS 12 and the emulated chip do not",
+            lead=format_time(RESET_LEAD),
         ),
     )
