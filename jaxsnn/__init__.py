@@ -127,7 +127,14 @@ def __getattr__(name: str) -> Any:
         return import_module(f"jaxsnn.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'jaxsnn' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    try:
+        value = getattr(import_module(_HOME[name]), name)
+    except ImportError as error:
+        from jaxsnn.other_distributions import mixed_files_advice
+
+        if advice := mixed_files_advice():
+            raise ImportError(f"{error}; {advice}", name=error.name, path=error.path) from error
+        raise
     setattr(sys.modules[__name__], name, value)
     return value
 

@@ -44,6 +44,8 @@ class DoctorOutcome:
         frameworks: name of a framework -> its installed version (None if there is none), the known
             versions of its importer, and the version for which files are written by default.
         enables: extra -> features that need it.
+        conflict: other distributions whose files mix with those of this one, and the way out; "" if
+            there is none.
     """
 
     versions: dict[str, str | None]
@@ -53,6 +55,7 @@ class DoctorOutcome:
     backends: dict[str, str]
     frameworks: dict[str, dict[str, Any]]
     enables: dict[str, str]
+    conflict: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-compatible dict."""
@@ -61,6 +64,8 @@ class DoctorOutcome:
     def as_text(self) -> str:
         """Return human-readable text."""
         lines = [f"{name:12s} {version or 'missing'}" for name, version in self.versions.items()]
+        if self.conflict:
+            lines.append(f"{'conflict':12s} {self.conflict}")
         lines.append(f"{'devices':12s} {', '.join(self.devices)}")
         for extra, there in self.extras.items():
             state = (
@@ -91,6 +96,7 @@ def diagnose() -> DoctorOutcome:
     """Collect the installed versions, devices, extras and frameworks."""
     from jaxsnn.event.native.native_build import native_library
     from jaxsnn.nir.frameworks.registry import chosen_importer, frameworks, installed_version
+    from jaxsnn.other_distributions import mixed_files_advice
 
     native = native_library()
     without = f"not available, XLA is used instead: {native.reason}: {native.fix}"
@@ -126,6 +132,7 @@ def diagnose() -> DoctorOutcome:
             for name, framework in frameworks().items()
             if framework.distribution
         },
+        conflict=mixed_files_advice(),
     )
 
 
