@@ -9,8 +9,8 @@ from dataclasses import replace
 from jaxsnn.bss2.mapping import Mapping, from_json
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize
 from jaxsnn.bss2.search.rounding import BALANCED
+from jaxsnn.files.opening import read_text
 from jaxsnn.nir import Graph
-from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.wording import Text
 

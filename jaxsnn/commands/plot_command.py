@@ -147,7 +147,7 @@ def _document(path: Path) -> dict[str, Any]:
     Raises:
         FileError: the file is not a JSON file.
     """
-    from jaxsnn.nir.io.read_limits import read_text
+    from jaxsnn.files.opening import read_text
 
     text = read_text(path, "a history or a mapping")
     try:

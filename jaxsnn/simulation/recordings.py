@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import FileError, JaxsnnError, Note, UsageError, first_line, listing, suggestion
+from jaxsnn.files.opening import refuse_unreadable
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.io.data_files import Observable, refuse_broken
-from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventData, to_array
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
 #: Names of the observable that is used if a file of NIR data has several for a node.
@@ -53,7 +53,7 @@ def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         FileError: the file does not exist, is not an .npz file of plain arrays, or is larger than
-            `jaxsnn.nir.io.read_limits` allows.
+            `jaxsnn.files.read_limits` allows.
     """
     path = refuse_unreadable(path, "an .npz file")
     if not zipfile.is_zipfile(path):

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.files.read_limits import ByteBudget, ReadLimits, read_limits
+from jaxsnn.files.read_process import ReadProcess
 from jaxsnn.nir import build, limit_reading, read, write
 from jaxsnn.nir.io.files import load, save
-from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
-from jaxsnn.nir.io.read_process import ReadProcess
 from jaxsnn.nir.io.reading import read_nir, receive, send
 from jaxsnn.simulation.recordings import load_arrays
 from tests.helpers.command_line import ROOT, assert_cli_refused
@@ -100,8 +100,8 @@ def test_ctrl_c_ends_it(looping_file):
 def test_ctrl_c_while_the_child_begins_is_not_lost():
     script = """
 import os
-from jaxsnn.nir.io.read_limits import ReadLimits
-from jaxsnn.nir.io.read_process import ReadProcess
+from jaxsnn.files.read_limits import ReadLimits
+from jaxsnn.files.read_process import ReadProcess
 
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:

@@ -21,7 +21,7 @@ from jaxsnn.event.native.native_stream import (
     StreamWiring,
     empty_state,
 )
-from jaxsnn.output import refuse_unreadable
+from jaxsnn.files.opening import refuse_unreadable
 from jaxsnn.wording import Text
 
 _MAGIC = b"jaxsnn stream 1\n"

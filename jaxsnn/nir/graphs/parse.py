@@ -22,13 +22,13 @@ from jaxsnn.errors import (
     printable,
     suggestion,
 )
+from jaxsnn.files.read_limits import limit_reading
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.inference import resolve
 from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.repair import add_borders, findings
 from jaxsnn.nir.io.documents import document_of
 from jaxsnn.nir.io.files import Dataset, Group, text_of
-from jaxsnn.nir.io.read_limits import limit_reading
 from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.changes import Change, Edge, natural_key
 from jaxsnn.nir.model.dialect import Dialect

@@ -23,12 +23,13 @@ import numpy as np
 from h5py import Empty as Empty
 
 from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
+from jaxsnn.files.opening import refuse_unreadable
+from jaxsnn.files.read_limits import ByteBudget, read_limits
 from jaxsnn.nir.io.hdf5_objects import Dataset as Dataset
 from jaxsnn.nir.io.hdf5_objects import Group as Group
 from jaxsnn.nir.io.hdf5_objects import load_root
-from jaxsnn.nir.io.read_limits import ByteBudget, read_limits
 from jaxsnn.options import MAX_BYTES
-from jaxsnn.output import refuse_unreadable, write_atomically
+from jaxsnn.output import write_atomically
 from jaxsnn.wording import Text
 
 

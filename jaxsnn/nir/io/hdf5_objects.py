@@ -24,7 +24,7 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from jaxsnn.errors import FileError, first_line
-from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.wording import Text
 
 #: Maximum depth of nested groups: sufficient for every network, and small enough to stop at a file

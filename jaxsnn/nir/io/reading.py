@@ -19,6 +19,8 @@ import numpy as np
 
 from jaxsnn import errors
 from jaxsnn.errors import FileError, JaxsnnError
+from jaxsnn.files.read_limits import ReadLimits, read_limits
+from jaxsnn.files.read_process import ReadProcess
 from jaxsnn.nir.io.files import (
     Dataset,
     Empty,
@@ -29,8 +31,6 @@ from jaxsnn.nir.io.files import (
     nir_document,
     out_of_memory,
 )
-from jaxsnn.nir.io.read_limits import ReadLimits, read_limits
-from jaxsnn.nir.io.read_process import ReadProcess
 from jaxsnn.wording import Text, text_of_json, text_to_json
 
 _LARGEST_HEADER = 2**30

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.files.opening import refuse_unreadable
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
-from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.options import DATA_FOLDER
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import Latency
 from jaxsnn.train.options import OPTIONS

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
+from jaxsnn.files.opening import refuse_unreadable
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import shapes
 from jaxsnn.options import DATA
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.data.datasets import (
     MOST_CLASSES,

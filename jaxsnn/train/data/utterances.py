@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError
+from jaxsnn.files.opening import read_text, refuse_unreadable
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
-from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.options import DATA_FOLDER
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
 from jaxsnn.wording import Text

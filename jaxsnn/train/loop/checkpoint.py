@@ -32,11 +32,10 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.event.event_options import BUDGETS
-from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.files.opening import read_bytes, refuse_unreadable
 from jaxsnn.output import (
     refuse_link,
     refuse_read_only,
-    refuse_unreadable,
     write_arrays,
     write_atomically,
 )
@@ -495,14 +494,7 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         FileError: the file cannot be read, its contents do not match its checksum, or its header
             is invalid.
     """
-    refuse_unreadable(path, "a checkpoint")
-    ByteBudget(path).take("its bytes", path.stat().st_size)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileError(
-            Text("{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error))
-        ) from error
+    content = read_bytes(path, "a checkpoint")
     end = content[-_DIGITS - len(_SEAL) :]
     has_seal = end.startswith(_SEAL)
     if has_seal and hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != end[len(_SEAL) :]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from jaxsnn.errors import FileError, UsageError, as_number
 from jaxsnn.options import MAX_BYTES, READ_TIMEOUT
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
 #: Environment variable with the maximum number of bytes of all decoded arrays of a file, and its
@@ -89,31 +88,6 @@ def limit_reading(
         yield
     finally:
         _current.reset(token)
-
-
-def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """Read the text of a UTF-8 file; `kind` describes it for messages: "a mapping".
-
-    Raises:
-        FileError: The path is not a regular file, or the file is not text, exceeds the limit or
-            cannot be read.
-    """
-    checked_path = refuse_unreadable(path, kind)
-    ByteBudget(checked_path).take("its text", checked_path.stat().st_size)
-    try:
-        return checked_path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileError(
-            Text(
-                "{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error)
-            ),
-            fix=f"pass {kind}",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise FileError(
-            Text("{path} is not text, so it cannot be {kind}", path=path, kind=kind),
-            fix=f"pass {kind}",
-        ) from error
 
 
 class ByteBudget:

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NoReturn
 
 from jaxsnn.errors import FileError
-from jaxsnn.nir.io.read_limits import ReadLimits
+from jaxsnn.files.read_limits import ReadLimits
 from jaxsnn.options import READ_TIMEOUT
 from jaxsnn.wording import Text
 
