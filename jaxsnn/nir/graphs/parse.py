@@ -61,8 +61,8 @@ def read(
 ) -> Graph:
     """Read a NIR file.
 
-    With `read_timeout`, a separate process reads the file within limits of time and memory, because
-    a file may be malicious; the command line always does so. Without it, this process reads the file.
+    A separate process reads the file within limits of time and memory, because a file may be malicious.
+    With an infinite `read_timeout`, and on systems without fork, this process reads it.
 
     Args:
         path: Path of the file.
@@ -79,7 +79,7 @@ def read(
         initial: Initial membrane potential: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
         max_bytes: Largest size of the decoded arrays; None: 2 GiB, or the value of JAXSNN_MAX_BYTES.
-        read_timeout: Time limit for reading in seconds; see `jaxsnn.nir.limit_reading`.
+        read_timeout: Time limit for reading in seconds; None: 60 s, or that of `jaxsnn.nir.limit_reading`.
         framework_options: Options of single frameworks. Sinabs: min_v_mem (lower bound of V at the end of a time
             step, or "none") and spike_fn ("multi" or "single"); those of other frameworks are
             registered with the framework.
