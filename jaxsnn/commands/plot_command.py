@@ -288,9 +288,9 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     """
     import numpy as np
 
+    from jaxsnn.files.array_files import load_arrays
     from jaxsnn.network.spikes import Events
     from jaxsnn.plot.spike_plots import one_train
-    from jaxsnn.simulation.recordings import load_arrays
 
     arrays = load_arrays(path)
     populations = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]

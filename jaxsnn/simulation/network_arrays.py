@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsnn.errors import Note, UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
@@ -25,7 +26,6 @@ from jaxsnn.simulation.recordings import (
     inputs_of,
     inputs_of_nir_data,
     is_hdf5,
-    load_arrays,
     unread_notes,
 )
 from jaxsnn.units import format_time

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.read_limits import ByteBudget, ReadLimits, read_limits
 from jaxsnn.files.read_process import ReadProcess
 from jaxsnn.nir import build, limit_reading, read, write
 from jaxsnn.nir.io.files import load, save
 from jaxsnn.nir.io.reading import read_nir, receive, send
-from jaxsnn.simulation.recordings import load_arrays
 from tests.helpers.command_line import ROOT, assert_cli_refused
 from tests.helpers.hdf5_entries import entries_of
 from tests.helpers.refusals import assert_refused
