@@ -1,5 +1,5 @@
-"""Input files, which must be regular files, and output files: refused before the work if they would
-overwrite a file, then written completely or not at all.
+"""Output files: refused before the work if they would overwrite a file, then written completely or not
+at all.
 """
 
 from __future__ import annotations
@@ -22,39 +22,6 @@ from jaxsnn.options import FORCE
 from jaxsnn.wording import Text
 
 Name = str | os.PathLike[str]
-
-
-def refuse_unreadable(path: Name, kind: str) -> Path:
-    """Return the path if it names a regular file; pipes and devices, which may never end, are
-    refused.
-
-    Args:
-        kind: expected kind of file, for messages: "a NIR file".
-
-    Raises:
-        FileError: the file does not exist, or is not a regular file.
-    """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except ValueError as error:  # the path contains a zero byte
-        raise FileError(
-            Text("not a valid file name: {path!r}", path=os.fspath(path)),
-            fix=f"pass the path of {kind}",
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise FileError(Text("{path}: no such file", path=path)) from error
-        raise FileError(
-            Text("{path} cannot be read ({error})", path=path, error=error.strerror or error)
-        ) from error
-    if stat.S_ISDIR(mode):
-        raise FileError(Text("{path} is a directory", path=path), fix=f"pass the path of {kind}")
-    if not stat.S_ISREG(mode):
-        raise FileError(
-            Text("{path} is not a regular file", path=path), fix=f"pass the path of {kind}"
-        )
-    return path
 
 
 def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path:

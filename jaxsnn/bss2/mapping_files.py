@@ -13,8 +13,8 @@ from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, slope_table
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize
 from jaxsnn.bss2.search.rounding import BALANCED
 from jaxsnn.errors import UsageError, listing
+from jaxsnn.files.opening import read_text
 from jaxsnn.nir import Graph
-from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.options import QUANTIZE_OPTIONS
 from jaxsnn.wording import Text

@@ -234,7 +234,7 @@ def limits_of(arguments: argparse.Namespace) -> AbstractContextManager[None]:
     """Return a context manager that applies the reading limits of the command line."""
     if not hasattr(arguments, "read_timeout"):
         return nullcontext()
-    from jaxsnn.nir.io.read_limits import limit_reading
+    from jaxsnn.files.read_limits import limit_reading
 
     timeout = time_of(arguments.read_timeout)
     return limit_reading(max_bytes=arguments.max_bytes, read_timeout=timeout)

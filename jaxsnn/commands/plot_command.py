@@ -147,7 +147,7 @@ def _document(path: Path) -> dict[str, Any]:
     Raises:
         FileError: the file is not a JSON file.
     """
-    from jaxsnn.nir.io.read_limits import read_text
+    from jaxsnn.files.opening import read_text
 
     text = read_text(path, "a history or a mapping")
     try:
@@ -288,9 +288,9 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     """
     import numpy as np
 
+    from jaxsnn.files.array_files import load_arrays
     from jaxsnn.network.spikes import Events
     from jaxsnn.plot.spike_plots import one_train
-    from jaxsnn.simulation.recordings import load_arrays
 
     arrays = load_arrays(path)
     populations = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]

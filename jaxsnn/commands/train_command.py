@@ -155,7 +155,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _content(path: str) -> dict[str, Any]:
     """Read a TOML file."""
-    from jaxsnn.nir.io.read_limits import read_text
+    from jaxsnn.files.opening import read_text
 
     text = read_text(path, "a configuration in TOML")
     try:

@@ -1,5 +1,6 @@
 """NIR in and out: files, graphs, dialects. Nothing here loads JAX."""
 
+from jaxsnn.files.read_limits import limit_reading
 from jaxsnn.nir.build import network, sequential
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.gains import require, spike_area
@@ -8,7 +9,6 @@ from jaxsnn.nir.dialects.resolve import resistance
 from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.export import export, tagged, write
 from jaxsnn.nir.graphs.parse import parse, read
-from jaxsnn.nir.io.read_limits import limit_reading
 from jaxsnn.nir.model.description import describe
 from jaxsnn.nir.model.dialect import Dialect
 from jaxsnn.nir.model.graph import Graph

@@ -15,17 +15,17 @@ import numpy as np
 
 from jaxsnn.errors import Note, UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.files.array_files import load_arrays
+from jaxsnn.files.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
-from jaxsnn.nir.io.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.options import DT, T_END, VALUES
 from jaxsnn.simulation.recordings import (
     inputs_of,
     inputs_of_nir_data,
     is_hdf5,
-    load_arrays,
     unread_notes,
 )
 from jaxsnn.units import format_time

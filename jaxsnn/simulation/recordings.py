@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError, JaxsnnError, Note, UsageError, first_line, listing, suggestion
+from jaxsnn.errors import Note, UsageError, listing, suggestion
+from jaxsnn.files.array_files import load_arrays
+from jaxsnn.files.opening import open_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events
 from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir.io.data_files import Observable, refuse_broken
-from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.nir.io.files import HDF5_SIGNATURE
 from jaxsnn.nir.io.recorded_data import EventData, TimeGriddedData, ValuedEventData, to_array
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
 #: Names of the observable that is used if a file of NIR data has several for a node.
@@ -46,72 +46,6 @@ class Recording:
     x: dict[str, Any]
     y: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Load all arrays of an .npz file.
-
-    Raises:
-        FileError: the file does not exist, is not an .npz file of plain arrays, or is larger than
-            `jaxsnn.nir.io.read_limits` allows.
-    """
-    path = refuse_unreadable(path, "an .npz file")
-    if not zipfile.is_zipfile(path):
-        with open(path, "rb") as file:
-            alone = file.read(6) == b"\x93NUMPY"
-        defect = (
-            "contains a single array without a name" if alone else ("is not an .npz file of arrays")
-        )
-        raise FileError(
-            Text("{path} {defect}", path=path, defect=defect),
-            fix="save named arrays with numpy.savez",
-        )
-    try:
-        _refuse_large(path)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: _plain(path, name, file) for name in file.files}
-    except (JaxsnnError, MemoryError):
-        raise
-    except Exception as error:  # the exceptions for a broken zip file are not documented
-        raise FileError(
-            Text(
-                "{path} is not an .npz file of arrays ({error})", path=path, error=first_line(error)
-            ),
-            fix="save it again with numpy.savez",
-        ) from error
-
-
-def _refuse_large(path: str | os.PathLike[str]) -> None:
-    """Refuse arrays that are too large according to their headers, before memory is allocated."""
-    budget = ByteBudget(path)
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                version = np.lib.format.read_magic(member)
-                read = _HEADERS[version]
-                shape, _, dtype = read(member)
-                budget.take(f"'{name.removesuffix('.npy')}'", math.prod(shape) * dtype.itemsize)
-
-
-#: Functions that read the header of an array, by the version of its format; the third allows UTF-8
-#: names.
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
-
-
-def _plain(path: str | os.PathLike[str], name: str, file: Mapping[str, np.ndarray]) -> np.ndarray:
-    try:
-        return file[name]
-    except ValueError as error:
-        if "pickle" in str(error):
-            raise FileError(
-                Text("{path}: array '{array}' contains Python objects", path=path, array=name),
-                fix="save numbers",
-            ) from error
-        raise
 
 
 def load_recording(path: str | os.PathLike[str], network: Network, dt: float | None) -> Recording:
@@ -141,8 +75,8 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
     """Return whether a file starts with the signature of HDF5."""
     if not Path(path).is_file():
         return False
-    with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+    with open_input(path, "a recording") as file:
+        return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
 
 
 def inputs_of(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import FileError, LoweringError, UsageError
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.nir import build, write
-from jaxsnn.simulation.recordings import inputs_of, load_arrays
+from jaxsnn.simulation.recordings import inputs_of
 from jaxsnn.train.data.labelled_files import load_splits
 from tests.helpers.command_line import (
     DEMO_NET,

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.files.array_files import load_arrays
+from jaxsnn.files.read_limits import ByteBudget, ReadLimits, read_limits
+from jaxsnn.files.read_process import ReadProcess
 from jaxsnn.nir import build, limit_reading, read, write
 from jaxsnn.nir.io.files import load, save
-from jaxsnn.nir.io.read_limits import ByteBudget, ReadLimits, read_limits
-from jaxsnn.nir.io.read_process import ReadProcess
 from jaxsnn.nir.io.reading import read_nir, receive, send
-from jaxsnn.simulation.recordings import load_arrays
 from tests.helpers.command_line import ROOT, assert_cli_refused
 from tests.helpers.hdf5_entries import entries_of
 from tests.helpers.refusals import assert_refused
@@ -64,7 +64,20 @@ def test_a_file_on_which_hdf5_loops_is_given_up(looping_file, capsys):
     assert_cli_refused(capsys, *argv, code=2, says=message)
 
 
-def test_python_asks_for_the_limit_itself(looping_file):
+def test_python_has_the_limits_of_the_command_line(small_file, monkeypatch):
+    """Only an infinite time limit reads in this process."""
+    forks, fork = [], os.fork
+    monkeypatch.setattr(os, "fork", lambda: forks.append(1) or fork())
+    assert read_limits() == ReadLimits(max_bytes=2**31, timeout=60.0)
+    read(small_file)
+    assert len(forks) == 1
+    read(small_file, read_timeout=float("inf"))
+    with limit_reading(read_timeout=float("inf")):
+        read(small_file)
+    assert len(forks) == 1
+
+
+def test_python_can_change_the_time_limit(looping_file):
     assert_refused(
         lambda: read(looping_file, read_timeout=0.2), FileError, r"not read within 0\.2 s"
     )
@@ -100,8 +113,8 @@ def test_ctrl_c_ends_it(looping_file):
 def test_ctrl_c_while_the_child_begins_is_not_lost():
     script = """
 import os
-from jaxsnn.nir.io.read_limits import ReadLimits
-from jaxsnn.nir.io.read_process import ReadProcess
+from jaxsnn.files.read_limits import ReadLimits
+from jaxsnn.files.read_process import ReadProcess
 
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
 try:
@@ -502,6 +515,8 @@ def test_who_waits_for_the_turn_to_fork_waits_no_longer_than_the_limit(small_fil
         ({"max_bytes": "1 GiB"}, 'max_bytes="1 GiB"'),
         ({"read_timeout": "soon"}, 'read_timeout="soon"'),
         ({"read_timeout": 0}, "read_timeout=0"),
+        ({"read_timeout": float("nan")}, "read_timeout=nan"),
+        ({"max_bytes": float("inf")}, "max_bytes=inf"),
     ],
 )
 def test_limits_that_limit_nothing_are_refused(limits, shown):

@@ -20,12 +20,13 @@ from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.commands import train_command
 from jaxsnn.commands.cli import Parser
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.simulation.network_arrays import VALUE_KINDS, load_inputs, stepped_inputs
-from jaxsnn.simulation.recordings import load_arrays, load_recording
+from jaxsnn.simulation.recordings import load_recording
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, sealed, unsealed
 from jaxsnn.train.loop.epoch import TrainState

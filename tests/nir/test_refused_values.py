@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from jaxsnn.errors import FileError, GraphError, LoweringError, UsageError
+from jaxsnn.files.opening import read_text
+from jaxsnn.files.read_limits import read_limits
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.graphs.synapses import with_delayed_synapses
-from jaxsnn.nir.io.read_limits import read_limits, read_text
 from jaxsnn.nir.io.reading import receive
 from jaxsnn.nir.io.recorded_data import write_data
 from jaxsnn.nir.layer_tables import graph_of_table

@@ -24,12 +24,13 @@ from jaxsnn.bss2.emulate.emulated_chip import EmulatedChip
 from jaxsnn.bss2.emulate.emulation import emulate
 from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.errors import FileError, LoweringError, UsageError
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.network.inputs import checked_inputs, plain_events
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.nir import build
 from jaxsnn.nir.io.recorded_data import event_data, graph_data, gridded_data, in_steps, write_data
 from jaxsnn.simulation.network_arrays import network_inputs
-from jaxsnn.simulation.recordings import inputs_of, inputs_of_nir_data, load_arrays
+from jaxsnn.simulation.recordings import inputs_of, inputs_of_nir_data
 from jaxsnn.train import FirstSpike, calibrated, evaluate, fit
 from jaxsnn.train.loop.defaults import make_loss
 from tests.helpers.refusals import assert_refused

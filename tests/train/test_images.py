@@ -101,6 +101,9 @@ def test_broken_idx_files_are_refused(case, tmp_path):
 
 def test_a_broken_gz_file_is_refused(tmp_path):
     (tmp_path / "images.gz").write_bytes(gzip.compress(TRAIN)[:100])
+    message = r"images\.gz has \d+ bytes of data, and its header specifies 1152"
+    assert_refused(lambda: read_idx(tmp_path / "images.gz"), FileError, message)
+    (tmp_path / "images.gz").write_bytes(b"no gzip")
     assert_refused(lambda: read_idx(tmp_path / "images.gz"), FileError, "cannot be read", fix=None)
 
 
@@ -121,7 +124,7 @@ def test_a_gz_file_is_not_expanded_beyond_what_its_header_says(tmp_path):
 def test_images_and_labels_must_fit(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(LABELS["train"][1:]))
-    message = r"\(48, 6, 4\), and the labels have shape \(47,\)"
+    message = r"\(48, 6, 4\), and the labels are uint8 of shape \(47,\)"
     assert_refused(lambda: read_images(tmp_path, "train"), FileError, message)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.files.png_images import read_pngs
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
@@ -27,7 +29,6 @@ from jaxsnn.train import (
 )
 from jaxsnn.train.data.batches import encoded, even_batch_size
 from jaxsnn.train.data.datasets import as_splits, check_data
-from jaxsnn.train.data.images import _png
 from jaxsnn.train.data.labelled_files import _of_file
 from jaxsnn.train.data.named_encoders import named_encoder
 from jaxsnn.train.data.utterances import read_ts
@@ -85,7 +86,7 @@ def text_of(folder, text):
 
 def broken_png(folder):
     (folder / "no.png").write_text("no image")
-    return _png(folder / "no.png")
+    return read_pngs([folder / "no.png"], ByteBudget(folder))
 
 
 def recorded(folder, **arrays):

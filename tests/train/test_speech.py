@@ -8,8 +8,9 @@ import pytest
 from scipy.io import wavfile
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.files.sounds import read_sound
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.data.utterances import BANDS, cochleagram, mel_filters, read_wav
+from jaxsnn.train.data.utterances import BANDS, cochleagram, mel_filters
 from tests.helpers.refusals import assert_refused
 
 RATE = 8000
@@ -86,10 +87,10 @@ def test_silence_and_the_shortest_sound_are_no_errors():
 )
 def test_sounds_are_read_as_numbers_around_0(samples, scale, expected, tolerance, tmp_path):
     wavfile.write(tmp_path / "a_b_0.wav", RATE, samples)
-    sound, rate = read_wav(tmp_path / "a_b_0.wav")
-    assert rate == RATE
+    sound = read_sound(tmp_path / "a_b_0.wav")
+    assert (sound.rate, sound.count) == (RATE, len(samples))
     np.testing.assert_allclose(
-        sound / scale, np.broadcast_to(expected, sound.shape), atol=tolerance + 1e-8
+        sound.samples / scale, np.broadcast_to(expected, len(samples)), atol=tolerance + 1e-8
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry, parse
 from jaxsnn.errors import MappingError, Note, UsageError, as_number, shown
-from jaxsnn.nir.io.read_limits import read_text
+from jaxsnn.files.opening import read_text
 from jaxsnn.options import SLOPE
 from jaxsnn.wording import Text
 

@@ -21,7 +21,8 @@ from jaxsnn.event.native.native_stream import (
     StreamWiring,
     empty_state,
 )
-from jaxsnn.output import refuse_unreadable
+from jaxsnn.files.opening import open_input, size_of
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.wording import Text
 
 _MAGIC = b"jaxsnn stream 1\n"
@@ -69,7 +70,7 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
     """
     head = len(_MAGIC) + _HASH + _SIZES
     try:
-        with open(refuse_unreadable(path, "a saved stream"), "rb") as file:
+        with open_input(path, "a saved stream") as file:
             content = file.read(head)
             if not content.startswith(_MAGIC):
                 raise FileError(
@@ -92,10 +93,12 @@ def read_state(path: str | os.PathLike[str], network: bytes) -> StreamState:
             # The sizes come from the file. Trust them only if they match its length: arrays of
             # these sizes are allocated below.
             size = head + 8 * (numbers + 2 * neurons + 9 * queue) + _HASH
-            is_complete = os.fstat(file.fileno()).st_size == size
+            is_complete = size_of(file) == size
             if numbers < 2 or neurons < 0 or queue < 0 or not is_complete:
                 raise damaged(path)
-            content += file.read()
+            # The file as bytes and its arrays.
+            ByteBudget(path).take("its state", 2 * size)
+            content += file.read(size - head)
     except OSError as error:
         raise FileError(
             Text("{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error))

@@ -22,6 +22,7 @@ from jaxsnn.errors import (
     printable,
     suggestion,
 )
+from jaxsnn.files.read_limits import limit_reading
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.inference import resolve
@@ -30,7 +31,6 @@ from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.repair import add_borders, findings
 from jaxsnn.nir.io.documents import document_of
 from jaxsnn.nir.io.files import Dataset, Group, text_of
-from jaxsnn.nir.io.read_limits import limit_reading
 from jaxsnn.nir.io.reading import read_nir
 from jaxsnn.nir.model.changes import Change, Edge, natural_key
 from jaxsnn.nir.model.dialect import Dialect
@@ -64,8 +64,8 @@ def read(
 ) -> Graph:
     """Read a NIR file.
 
-    With `read_timeout`, a separate process reads the file within limits of time and memory, because
-    a file may be malicious; the command line always does so. Without it, this process reads the file.
+    A separate process reads the file within limits of time and memory, because a file may be malicious.
+    With an infinite `read_timeout`, and on systems without fork, this process reads it.
 
     Args:
         path: Path of the file.
@@ -82,7 +82,7 @@ def read(
         initial: Initial membrane potential: "zero", "v_leak" or "v_reset".
         readout: Names of spiking nodes that were trained as leaky readouts.
         max_bytes: Largest size of the decoded arrays; None: 2 GiB, or the value of JAXSNN_MAX_BYTES.
-        read_timeout: Time limit for reading in seconds; see `jaxsnn.nir.limit_reading`.
+        read_timeout: Time limit for reading in seconds; None: 60 s, or that of `jaxsnn.nir.limit_reading`.
         framework_options: Options of single frameworks. Sinabs: min_v_mem (lower bound of V at the end of a time
             step, or "none") and spike_fn ("multi" or "single"); those of other frameworks are
             registered with the framework.

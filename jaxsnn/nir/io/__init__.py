@@ -1,1 +1,1 @@
-"""Files: HDF5, the sandboxed reader and its limits, NIR documents and recorded data."""
+"""Files: HDF5, NIR documents and recorded data."""

@@ -12,7 +12,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 # Set before HDF5 is loaded: it would search folders for filter plug-ins and run their code.
@@ -23,13 +22,16 @@ import numpy as np
 from h5py import Empty as Empty
 
 from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
+from jaxsnn.files.opening import name_of_open, open_input, size_of
+from jaxsnn.files.read_limits import ByteBudget, out_of_memory
 from jaxsnn.nir.io.hdf5_objects import Dataset as Dataset
 from jaxsnn.nir.io.hdf5_objects import Group as Group
 from jaxsnn.nir.io.hdf5_objects import load_root
-from jaxsnn.nir.io.read_limits import ByteBudget, read_limits
-from jaxsnn.options import MAX_BYTES
-from jaxsnn.output import refuse_unreadable, write_atomically
+from jaxsnn.output import write_atomically
 from jaxsnn.wording import Text
+
+#: First bytes of most HDF5 files; others have a user block before it.
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def text_dataset(text: str | list[Any]) -> Dataset:
@@ -133,30 +135,26 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
             (`read_limits`); or its data are stored outside of the file, compressed with a filter
             other than gzip, szip and lzf, or of a type that NumPy does not support.
     """
-    path = refuse_unreadable(path, kind)
+    path = os.fspath(path)
     try:
-        is_hdf5 = h5py.is_hdf5(path)
-        if not is_hdf5 and _begin(path) != b"\x89HDF\r\n\x1a\n":
-            raise FileError(
-                Text(
-                    "{path} is not an HDF5 file ({size} bytes), so it cannot be {kind}",
-                    path=path,
-                    size=path.stat().st_size,
-                    kind=kind,
-                ),
-                fix="pass a different file, or export it again",
-            )
-        with h5py.File(path, "r") as file:
-            return load_root(file, str(path), ByteBudget(path))
+        with open_input(path, kind) as opened:
+            open_name = name_of_open(opened, path)
+            if not h5py.is_hdf5(open_name) and opened.read(8) != HDF5_SIGNATURE:
+                raise FileError(
+                    Text(
+                        "{path} is not an HDF5 file ({size} bytes), so it cannot be {kind}",
+                        path=path,
+                        size=size_of(opened),
+                        kind=kind,
+                    ),
+                    fix="pass a different file, or export it again",
+                )
+            with h5py.File(open_name, "r") as file:
+                return load_root(file, path, ByteBudget(path))
     except JaxsnnError:
         raise
     except MemoryError as error:
         raise out_of_memory(path) from error
-    except PermissionError as error:
-        raise FileError(
-            Text("{path} cannot be opened: {reason}", path=path, reason=error.strerror),
-            fix="change its permissions",
-        ) from error
     except Exception as error:  # what h5py raises on a damaged file is not documented
         if re.search(r"allocation failed|(?:unable to|can.t) allocate", str(error)):
             raise out_of_memory(path) from error
@@ -164,28 +162,6 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
             Text("{path} is damaged or truncated: {reason}", path=path, reason=first_line(error)),
             fix="download or export it again",
         ) from error
-
-
-def out_of_memory(path: str | os.PathLike[str]) -> FileError:
-    """Return the error for a file that does not fit into memory."""
-    allowed = read_limits().max_bytes
-    return FileError(
-        Text(
-            "decoding {path} needs more memory than is available or than the limit, {limit} "
-            "bytes for arrays",
-            path=os.fspath(path),
-            limit=allowed,
-        ),
-        fix=Text(
-            "pass {max_bytes} if you trust the file, or export it again",
-            max_bytes=MAX_BYTES.set_to(2 * allowed),
-        ),
-    )
-
-
-def _begin(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(8)
 
 
 def save(path: str | os.PathLike[str], document: Group, force: bool = False) -> None:

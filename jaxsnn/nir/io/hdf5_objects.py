@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import mmap
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,12 +25,17 @@ import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from jaxsnn.errors import FileError, first_line
-from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.wording import Text
 
 #: Maximum depth of nested groups: sufficient for every network, and small enough to stop at a file
 #: whose groups contain themselves.
 MAXIMUM_DEPTH = 32
+#: Size of an array from which it has a memory mapping of its own.
+_MAPPED_SIZE = 2**20
+#: Maximum size of all texts of variable length: enough for names and metadata. Many texts of a file can
+#: be the same bytes of it, so that its size is no bound.
+_MAXIMUM_TEXT = 2**26
 
 #: Allowed layouts and compression filters of datasets: gzip, shuffle, Fletcher's sum, szip, lzf.
 _LAYOUTS = (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED)
@@ -96,10 +102,12 @@ class _Reading:
         budget: Budget of bytes for arrays.
         seen: Objects that have been read: a file must not contain an object under two names, which
             would let a small file grow without bound.
+        text: Size of the texts of variable length that were read, bytes.
     """
 
     path: str
     budget: ByteBudget
+    text: int = 0
     seen: set[tuple[int, int]] = dataclasses.field(default_factory=set)
 
     def enter(self, entry: Any, name: str) -> int:
@@ -170,6 +178,7 @@ class _Reading:
         else:
             self.budget.take(name, math.prod(space.shape) * dtype.itemsize)
             value = _numbers(dataset, space.shape, dtype)
+            self.count_text(name, value)
         shown = h5py.Dataset(dataset) if attributes or chunked else None
         return Dataset(
             value=value,
@@ -247,7 +256,24 @@ class _Reading:
             numbers = stored.get_space().get_simple_extent_npoints()
             self.budget.take(location, int(numbers) * dtype.itemsize)
             attributes[key] = Dataset(value=_frozen(entry.attrs[key]), dtype=dtype)
+            self.count_text(location, attributes[key].value)
         return attributes
+
+    def count_text(self, name: str, value: np.ndarray | h5py.Empty) -> None:
+        """Count texts of variable length, whose size is known only after they were read."""
+        if isinstance(value, h5py.Empty) or value.dtype != object:
+            return
+        self.text += sum(map(len, value.flat))
+        if self.text > _MAXIMUM_TEXT:
+            raise FileError(
+                Text(
+                    "{path}: with {object} its texts exceed the limit of {limit} bytes",
+                    path=self.path,
+                    object=name,
+                    limit=_MAXIMUM_TEXT,
+                ),
+                fix="export it again with shorter texts",
+            )
 
 
 def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -256,11 +282,21 @@ def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarra
     if dtype.subdtype is not None:  # each number is an array: its axes come last
         dtype, inner = dtype.subdtype
         shape = (*shape, *inner)
-    array = np.zeros(shape, dtype)
+    array = _zeros(shape, dtype)
     if array.size:
         dataset.read(h5s.ALL, h5s.ALL, array, stored)
     # A scalar is taken out of its array once, as h5py does, so that a boolean becomes numpy.bool.
     return _frozen(array[()] if array.ndim == 0 else array)
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return zeros; large arrays have a memory mapping of their own, of which parts can be released
+    (`jaxsnn.nir.io.reading.send`).
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _MAPPED_SIZE or dtype.hasobject:
+        return np.zeros(shape, dtype)
+    return np.ndarray(shape, dtype, buffer=mmap.mmap(-1, size))
 
 
 def _frozen(value: Any) -> Any:

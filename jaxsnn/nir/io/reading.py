@@ -1,24 +1,29 @@
 """Documents of HDF5 files, which may be malicious and are read within limits.
 
 A malicious file can make libhdf5 loop, crash or exhaust memory, and no check beforehand detects all
-such files. With a timeout (`limit_reading`, `--read-timeout` of the command line), a separate process
-reads the file and returns plain arrays; without one, this process reads it. The command line always
-sets a timeout. The library does not: whether to fork, and which files to trust, is the decision of
-the program that uses it.
+such files. So a separate process reads the file and returns plain arrays. A program that trusts its
+files and must not fork sets an infinite time limit (`limit_reading`): then this process reads them.
 """
 
 from __future__ import annotations
 
 import io
-import json
+import mmap
 import os
+from collections import deque
 from io import BufferedWriter
 from typing import Any
 
 import numpy as np
 
-from jaxsnn import errors
-from jaxsnn.errors import FileError, JaxsnnError
+from jaxsnn.files.opening import refuse_unreadable
+from jaxsnn.files.read_process import (
+    ReadProcess,
+    process_limits,
+    receive_header,
+    reporting_errors,
+    send_header,
+)
 from jaxsnn.nir.io.files import (
     Dataset,
     Empty,
@@ -27,13 +32,7 @@ from jaxsnn.nir.io.files import (
     dtype_of,
     load_hdf5,
     nir_document,
-    out_of_memory,
 )
-from jaxsnn.nir.io.read_limits import ReadLimits, read_limits
-from jaxsnn.nir.io.read_process import ReadProcess
-from jaxsnn.wording import Text, text_of_json, text_to_json
-
-_LARGEST_HEADER = 2**30
 
 
 def read_nir(path: str | os.PathLike[str]) -> Group:
@@ -51,45 +50,44 @@ def read_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
     Raises:
         FileError: As for `jaxsnn.nir.io.files.load_hdf5`, or a limit is exceeded.
     """
-    limits = read_limits()
-    if limits.timeout is None or not hasattr(os, "fork") or not os.path.isfile(path):
+    limits = process_limits()
+    if limits is None:
         return load_hdf5(path, kind)
-    return _read_apart(path, kind, limits)
+    refuse_unreadable(path, kind)
 
+    def load(out: BufferedWriter) -> Group:
+        with reporting_errors(out, path):
+            return load_hdf5(path, kind)
 
-def _read_apart(path: str | os.PathLike[str], kind: str, limits: ReadLimits) -> Group:
-    def work(out: BufferedWriter) -> None:
-        try:
-            document = load_hdf5(path, kind)
-            send(document, out)
-        except (JaxsnnError, MemoryError) as error:
-            met = error if isinstance(error, JaxsnnError) else out_of_memory(path)
-            problem = met.problem
-            texts = {"message": text_to_json(problem.message), "fix": text_to_json(problem.fix)}
-            facts = problem.as_dict()["facts"]
-            _send_header(out, {"error": type(met).__name__, **texts, "facts": facts})
-
-    with ReadProcess(path, work, limits) as child:
+    with ReadProcess(path, lambda out: send(load(out), out), limits) as child:
         return receive(child, path)
 
 
 # -- serialised documents: a JSON header, then the bytes of all arrays one after the other
 
+#: Bytes that are sent before their memory is released.
+_PIECE = 2**20
+
 
 def send(document: Group, out: BufferedWriter | io.BytesIO) -> None:
-    """Write a document to a pipe."""
-    arrays: list[np.ndarray] = []
-    _send_header(out, {"document": _tree(document, arrays)})
-    for array in arrays:
-        out.write(array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
+    """Write a document to a pipe. The memory of its arrays is released on the way, so that both
+    processes together need it only once.
+    """
+    arrays: deque[np.ndarray] = deque()
+    send_header(out, {"document": _tree(document, arrays)})
+    del document
+    while arrays:
+        array = arrays.popleft()
+        content = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
+        mapping = array.base if isinstance(array.base, mmap.mmap) else None
+        for start in range(0, len(content), _PIECE):
+            out.write(content[start : start + _PIECE])
+            if mapping is not None and hasattr(mapping, "madvise"):
+                size = min(_PIECE, len(content) - start)
+                mapping.madvise(mmap.MADV_DONTNEED, start, size)
 
 
-def _send_header(out: BufferedWriter | io.BytesIO, content: Any) -> None:
-    text = json.dumps(content).encode()
-    out.write(len(text).to_bytes(8, "little") + text)
-
-
-def _tree(entry: Group | Dataset, arrays: list[np.ndarray]) -> dict[str, Any]:
+def _tree(entry: Group | Dataset, arrays: deque[np.ndarray]) -> dict[str, Any]:
     attributes = {name: _tree(item, arrays) for name, item in entry.attributes.items()}
     if isinstance(entry, Group):
         entries = {name: _tree(item, arrays) for name, item in entry.items()}
@@ -128,23 +126,9 @@ def receive(child: Any, path: str | os.PathLike[str]) -> Group:
 
     Raises:
         JaxsnnError: The error that occurred in the child.
-        FileError: The child sent no document.
+        FileError: The description of the document is too long.
     """
-    size = int.from_bytes(child.read(8), "little")
-    if size > _LARGEST_HEADER:
-        raise FileError(
-            Text(
-                "the names in {path} exceed the limit of {limit} bytes",
-                path=os.fspath(path),
-                limit=_LARGEST_HEADER,
-            ),
-            fix="export it again",
-        )
-    content = json.loads(bytes(child.read(size)))
-    if "error" in content:
-        kind: type[JaxsnnError] = getattr(errors, content["error"])
-        message, fix = text_of_json(content["message"]), text_of_json(content["fix"])
-        raise kind(message, fix=fix, facts=content["facts"])
+    content = receive_header(child, path)
     return _group(content["document"], child)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxsnn.errors import UsageError
-from jaxsnn.nir.io.read_limits import LIMIT_VARIABLE, read_limits
+from jaxsnn.files.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.wording import Text
 
 #: Maximum number of neurons, channels or inputs of a layer, and of layers: far more than anybody

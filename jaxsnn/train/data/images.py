@@ -4,7 +4,6 @@ scikit-learn ships (extra `data`).
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import zlib
@@ -16,12 +15,21 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
+from jaxsnn.files.bounded_streams import GZIP, BoundedStream
+from jaxsnn.files.opening import open_input, size_of
+from jaxsnn.files.png_images import read_pngs
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
-from jaxsnn.nir.io.read_limits import ByteBudget
 from jaxsnn.options import DATA_FOLDER
-from jaxsnn.output import refuse_unreadable
-from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
+from jaxsnn.train.data.datasets import (
+    MOST_CLASSES,
+    Data,
+    Splits,
+    check_data,
+    select_samples,
+    stratified,
+)
 from jaxsnn.train.data.encoders import Latency
 from jaxsnn.train.options import OPTIONS
 from jaxsnn.wording import Text
@@ -91,8 +99,9 @@ def _splits(
     name: str, classes: Sequence[str], seed: Seed, folder: str, source: str, side: int | None
 ) -> Splits:
     parts = {}
+    budget = ByteBudget(folder)
     for part in ("train", "test"):
-        labelled = read_images(folder, part)
+        labelled = read_images(folder, part, budget)
         if labelled is None:
             raise FileError(
                 Text(
@@ -101,7 +110,9 @@ def _splits(
                 fix=f"download {source}",
             )
         images, labels = labelled
+        budget.take(f"the brightness of the {part} images", 4 * images.size)
         parts[part] = Data(x=_bright(images, side), y=labels, classes=tuple(classes))
+        check_data(parts[part], f"{folder}, {part}")
     validation_index, train_index = stratified(parts["train"].y, _HELD_OUT, [*seed_words(seed), 0])
     train = parts["train"]
     return Splits(
@@ -114,7 +125,8 @@ def _splits(
 
 def _bright(images: np.ndarray, side: int | None) -> np.ndarray:
     """Return the brightness from 0 to 1, (samples, rows, columns) float32."""
-    bright = images.astype(np.float32) / np.float32(255)
+    bright = images.astype(np.float32)
+    bright /= np.float32(255)
     if side is None:
         return bright
     if not 1 <= side <= min(bright.shape[1:]):
@@ -150,13 +162,17 @@ def _areas(size: int, side: int) -> np.ndarray:
 
 #: Third byte of an idx file -> type of its numbers, which are big-endian.
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+#: Maximum number of axes of an idx file, that of NumPy.
+_MOST_AXES = 32
 #: Parts of the data -> prefixes of their files and folders.
 _PARTS = {"train": ("train", "training"), "test": ("t10k", "test", "testing")}
 
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
-def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
+def read_images(
+    folder: str | os.PathLike[str], part: str, budget: ByteBudget | None = None
+) -> Labelled | None:
     """Read the images of a part, (samples, rows, columns) uint8, and their labels, (samples,)
     int32.
 
@@ -166,6 +182,7 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
 
     Args:
         part: "train" or "test".
+        budget: bytes that the arrays may have, and time; None: the current limits.
 
     Returns:
         None if the folder has neither.
@@ -174,25 +191,29 @@ def read_images(folder: str | os.PathLike[str], part: str) -> Labelled | None:
         FileError: files that are broken or inconsistent.
         UsageError: PNG files, if pillow is not installed.
     """
+    budget = ByteBudget(folder) if budget is None else budget
     for name in _PARTS[part]:
         files = [_idx_file(Path(folder), name, kind) for kind in ("images", "labels")]
         if None not in files:
-            images, labels = (read_idx(file) for file in files if file is not None)
-            fits = images.ndim == 3 and images.dtype == np.uint8
+            images, labels = (read_idx(file, budget) for file in files if file is not None)
+            fits = images.ndim == 3 and images.dtype == np.uint8 and labels.dtype.kind in "iu"
             if not fits or labels.shape != images.shape[:1]:
                 raise FileError(
                     Text(
-                        "{path} contains {dtype} of shape {shape}, and the labels have shape {labels_shape}",
+                        "{path} contains {dtype} of shape {shape}, and the labels are {labels_dtype} of "
+                        "shape {labels_shape}",
                         path=files[0],
                         dtype=images.dtype,
                         shape=images.shape,
+                        labels_dtype=labels.dtype,
                         labels_shape=labels.shape,
                     ),
-                    fix="use bytes (samples, rows, columns), and one label per image",
+                    fix="use bytes (samples, rows, columns), and one integer per image as its label",
                 )
+            budget.take("its labels", 4 * labels.size)
             return images, labels.astype(np.int32)
         if (Path(folder) / name).is_dir():
-            return _of_pngs(Path(folder) / name)
+            return _of_pngs(Path(folder) / name, budget)
     return None
 
 
@@ -207,18 +228,25 @@ def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
     return next((folder / name for name in file_names if (folder / name).is_file()), None)
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+def read_idx(path: str | os.PathLike[str], budget: ByteBudget | None = None) -> np.ndarray:
     """Return the array of an idx file: memory-mapped, or read into memory where the name ends with
     .gz.
+
+    Args:
+        path: path of the file.
+        budget: bytes that an array in memory may have, and time; None: the current limits.
 
     Raises:
         FileError: the file cannot be read, is not an idx file, or does not have the length that its
             header specifies.
     """
     name, zipped = os.fspath(path), os.fspath(path).endswith(".gz")
+    budget = ByteBudget(path) if budget is None else budget
     try:
-        with gzip.open(name) if zipped else open(name, "rb") as file:
-            start = file.read(4)
+        with open_input(path, "an idx file") as file:
+            size = size_of(file)
+            stream = BoundedStream(file, 0, size, GZIP if zipped else None, budget)
+            start = stream.read(4)
             kind = _IDX_TYPES.get(start[2]) if len(start) == 4 and start[:2] == b"\0\0" else None
             if kind is None:
                 raise FileError(
@@ -229,51 +257,61 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
                     ),
                     fix="pass a folder of idx files or of PNG files",
                 )
-            header = file.read(4 * start[3])
-            shape = tuple(int.from_bytes(header[n : n + 4]) for n in range(0, len(header), 4))
+            header = stream.read(4 * start[3])
             begins = 4 + 4 * start[3]
+            if len(header) < begins - 4:
+                raise _inconsistent(
+                    "the header of {path} is incomplete: it has {actual} of {expected} bytes",
+                    name,
+                    4 + len(header),
+                    begins,
+                )
+            shape = tuple(int.from_bytes(header[n : n + 4]) for n in range(0, len(header), 4))
             expected_size = math.prod(shape) * np.dtype(kind).itemsize
-            if zipped:  # at most one byte more than the header announces: it may expand without end
-                ByteBudget(name).take("its numbers", expected_size)
-                there = len(content := file.read(expected_size + 1))
-            else:
-                there = os.path.getsize(name) - begins
-    except (OSError, EOFError, zlib.error) as error:
+            if zipped:
+                budget.take("its numbers", expected_size)
+            if len(shape) > _MOST_AXES or math.prod(max(count, 1) for count in shape) >= 2**62:
+                raise _inconsistent(
+                    "{path} has {actual} axes, or too many numbers; images have {expected} axes",
+                    name,
+                    len(shape),
+                    3,
+                )
+            wrong_size = "{path} has {actual} bytes of data, and its header specifies {expected}"
+            if not zipped:
+                if size - begins != expected_size:
+                    raise _inconsistent(wrong_size, name, size - begins, expected_size)
+                if expected_size == 0:
+                    return np.zeros(shape, kind)
+                return np.memmap(file, kind, "r", begins, shape)  # pyright: ignore[reportArgumentType]
+            array = np.empty(math.prod(shape), kind)
+            actual_size = stream.read_into(array.view(np.uint8).data) if array.size else 0
+            if actual_size != expected_size:
+                raise _inconsistent(wrong_size, name, actual_size, expected_size)
+            if not stream.ends():
+                raise _inconsistent(
+                    "{path} has more data than the {expected} bytes that its header specifies",
+                    name,
+                    expected_size + 1,
+                    expected_size,
+                )
+            return array.reshape(shape)
+    except (OSError, zlib.error) as error:
         raise FileError(
             Text("{path} cannot be read ({reason})", path=name, reason=str(error))
         ) from error
-    problem = None
-    if len(header) < begins - 4:
-        problem = Text(
-            "the header of {path} is incomplete: it has {actual} of {expected} bytes",
-            path=name,
-            actual=4 + len(header),
-            expected=begins,
-        )
-    elif zipped and there > expected_size:
-        problem = Text(
-            "{path} has more data than the {expected} bytes that its header specifies",
-            path=name,
-            expected=expected_size,
-        )
-    elif there != expected_size:
-        problem = Text(
-            "{path} has {actual} bytes of data, and its header specifies {expected}",
-            path=name,
-            actual=there,
-            expected=expected_size,
-        )
-    if problem is not None:
-        raise FileError(problem, fix="download the file again")
-    if zipped:
-        return np.frombuffer(content, kind).reshape(shape)
-    return np.memmap(name, kind, "r", begins, shape)
 
 
-def _of_pngs(folder: Path) -> Labelled:
+def _inconsistent(template: str, path: str, actual: int, expected: int) -> FileError:
+    return FileError(
+        Text(template, path=path, actual=actual, expected=expected), fix="download the file again"
+    )
+
+
+def _of_pngs(folder: Path, budget: ByteBudget) -> Labelled:
     """Read the images of a folder with a folder for each label."""
     labels = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
-    odd = next((path for path in labels if not (path.name.isascii() and path.name.isdigit())), None)
+    odd = next((path for path in labels if not _is_label(path.name)), None)
     if odd is not None:
         raise FileError(
             Text(
@@ -290,56 +328,12 @@ def _of_pngs(folder: Path) -> Labelled:
             fix="pass the folder that contains train/LABEL/*.png and test/LABEL/*.png",
         )
     files.sort(key=lambda entry: (len(entry[0].name), entry[0].name))
-    images = [_png(path) for path, _ in files]
-    odd = next((n for n, image in enumerate(images) if image.shape != images[0].shape), None)
-    if odd is not None:
-        raise FileError(
-            Text(
-                "the shape of {path} is {actual}, and that of {reference} is {expected}",
-                path=files[odd][0],
-                actual=images[odd].shape,
-                reference=files[0][0],
-                expected=images[0].shape,
-            ),
-            fix="resize all images to the same shape",
-        )
-    return np.stack(images), np.asarray([label for _, label in files], np.int32)
+    images = read_pngs([path for path, _ in files], budget)
+    return images, np.asarray([label for _, label in files], np.int32)
 
 
-def _png(path: Path) -> np.ndarray:
-    """Read a grey image, (rows, columns) uint8, as PNG, whatever its content looks like.
-
-    Other formats are not tried: Pillow's decoder of PostScript starts Ghostscript, which runs what is
-    in the file.
-
-    Raises:
-        FileError: the file is not a PNG image of at most 8 bits per pixel.
-    """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UsageError(
-            Text("reading {path} requires pillow, which is not installed", path=path),
-            fix="pip install pillow",
-        ) from error
-    refuse_unreadable(path, "a PNG file")
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.mode.startswith("I"):
-                raise FileError(
-                    Text(
-                        "{path} has 16 bits per pixel, and only 8 bits are supported",
-                        path=path,
-                    ),
-                    fix="convert the image to 8 bits per pixel",
-                )
-            return np.asarray(image.convert("L"))
-    # Pillow's errors of broken and of oversized files have no common class.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FileError(
-            Text("{path} cannot be read as a PNG image ({reason})", path=path, reason=str(error)),
-            fix="download the image again, or convert it to PNG",
-        ) from error
+def _is_label(name: str) -> bool:
+    return name.isascii() and name.isdigit() and int(name) < MOST_CLASSES
 
 
 #: Pixels along a side of a digit of scikit-learn, and their largest value.

@@ -17,14 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
+from jaxsnn.files.array_files import load_arrays, map_array
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import shapes
 from jaxsnn.options import DATA
-from jaxsnn.output import refuse_unreadable
-from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.data.datasets import (
     MOST_CLASSES,
     Data,
@@ -214,22 +213,7 @@ def _on_disk(name: str) -> dict[str, np.ndarray]:
     """Return the arrays of a folder of .npy files, memory-mapped."""
     arrays = {}
     for file in sorted(Path(name).glob("*.npy")):
-        refuse_unreadable(file, "a .npy file")
-        try:  # not np.load, which returns another type if the file is an .npz archive
-            arrays[file.stem] = np.lib.format.open_memmap(file, mode="r")
-        except OSError as error:
-            raise FileError(
-                Text(
-                    "{path} cannot be read ({reason})",
-                    path=file,
-                    reason=error.strerror or str(error),
-                )
-            ) from error
-        except (ValueError, EOFError) as error:
-            fix = "save the array with numpy.save"
-            raise FileError(
-                Text("{path} is not an array of numbers", path=file), fix=fix
-            ) from error
+        arrays[file.stem] = map_array(file)
     return arrays
 
 

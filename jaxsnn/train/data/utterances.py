@@ -16,16 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError
+from jaxsnn.files.opening import read_text
+from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.files.sounds import read_sound
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
-from jaxsnn.nir.io.read_limits import read_text
 from jaxsnn.options import DATA_FOLDER
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
 from jaxsnn.train.data.encoders import LevelCrossing, PopulationCode
 from jaxsnn.wording import Text
 
 #: Length of the longest utterance, frames.
 FRAMES = 29
+#: Numbers of channels and speakers of JapaneseVowels, and maximum magnitude of a value, whose square
+#: must be finite.
+_CHANNELS, _SPEAKERS, _LARGEST_VALUE = 12, 9, 1e100
 #: Length of a frame of a signal in tau, and centres of the population code for values of
 #: JapaneseVowels.
 _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
@@ -79,7 +83,7 @@ def japanese_vowels_splits(
         read_ts(Path(folder) / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")
     )
     mean, deviation = np.nanmean(values, axis=(0, 1)), np.nanstd(values, axis=(0, 1))
-    classes = tuple(str(speaker) for speaker in range(1, 10))
+    classes = tuple(str(speaker) for speaker in range(1, _SPEAKERS + 1))
     everything = Data(x=(values - mean) / deviation, y=labels, classes=classes)
     validation, train = stratified(labels, held_out, [*seed_words(seed), 0])
     training = select_samples(everything, train)
@@ -125,33 +129,51 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         FileError: the file cannot be read, or a line is not an utterance.
     """
+    budget = ByteBudget(path)
     lines = read_text(path, "a .ts file").splitlines()
     values, labels = [], []
     data = next(
         (number for number, line in enumerate(lines) if line.strip().lower() == "@data"), len(lines)
     )
     for number, line in enumerate(lines[data + 1 :], data + 2):
-        *channels, label = line.split(":")
+        budget.refuse_late()
+        budget.take(f"line {number}", FRAMES * _CHANNELS * 8)
+        *channels, label = line.split(":", _CHANNELS + 1)
+        frames = max((channel.count(",") + 1 for channel in channels), default=0)
+        if len(channels) != _CHANNELS or frames > FRAMES:
+            raise FileError(
+                Text(
+                    "{path}, line {line}: {count} channels of up to {frames} frames",
+                    path=path,
+                    line=number,
+                    count=len(channels),
+                    frames=frames,
+                ),
+                fix=f"write {_CHANNELS} channels of up to {FRAMES} frames",
+            )
         try:
             signals = np.array(
                 [[float(value) for value in channel.split(",")] for channel in channels]
             )
-            labels.append(int(label) - 1)
+            speaker = int(label)
         except ValueError as error:
             raise FileError(
                 Text("{path}, line {line}: {reason}", path=path, line=number, reason=str(error)),
                 fix="write channels of numbers, followed by a label",
             ) from error
-        if signals.shape[0] != 12 or signals.shape[1] > FRAMES:
+        if not (np.abs(signals) <= _LARGEST_VALUE).all() or not 1 <= speaker <= _SPEAKERS:
+            invalid = signals[~(np.abs(signals) <= _LARGEST_VALUE)]
             raise FileError(
                 Text(
-                    "{path}, line {line}: the values have shape {shape}",
+                    "{path}, line {line}: {value} is not a valid {kind}",
                     path=path,
                     line=number,
-                    shape=signals.shape,
+                    value=invalid[0] if invalid.size else speaker,
+                    kind="value" if invalid.size else "label",
                 ),
-                fix=f"write 12 channels of up to {FRAMES} frames",
+                fix=f"write finite values, and labels from 1 to {_SPEAKERS}",
             )
+        labels.append(speaker - 1)
         values.append(
             np.pad(signals.T, ((0, FRAMES - signals.shape[1]), (0, 0)), constant_values=np.nan)
         )
@@ -200,7 +222,7 @@ def spoken_splits(
 
     Raises:
         FileError: no such files, or a file that cannot be read.
-        UsageError: scipy is not installed, or there are no recordings for training or the test.
+        UsageError: there are no recordings for training or the test.
     """
     file_names = sorted(path.name for path in Path(folder).glob("*.wav"))
     recordings = [entry for name in file_names if (entry := _NAME.fullmatch(name))]
@@ -230,14 +252,19 @@ def spoken_splits(
             ),
             fix="number recordings for the test from 0 to 4, and for training from 5",
         )
-    sounds = [read_wav(Path(folder) / entry.string) for entry in recordings]
-    x = np.stack([cochleagram(*sound) for sound in sounds])
     longest = _WINDOW + (_MOST_FRAMES - 1) * _HOP
+    budget = ByteBudget(folder)
+    budget.take("the loudness of its recordings", len(recordings) * _MOST_FRAMES * BANDS * 4)
+    x = np.empty((len(recordings), _MOST_FRAMES, BANDS), np.float32)
+    cut = 0
+    for number, entry in enumerate(recordings):
+        budget.refuse_late()
+        sound = read_sound(Path(folder) / entry.string, duration=2 * longest)
+        x[number] = cochleagram(sound.samples, sound.rate)
+        cut += sound.count > longest * sound.rate
     left_out = {
         "are not named WORD_SPEAKER_NUMBER.wav and are left out": len(file_names) - len(recordings),
-        Text("are longer than {duration:.2f} s and are cut", duration=longest): sum(
-            len(sound) > longest * rate for sound, rate in sounds
-        ),
+        Text("are longer than {duration:.2f} s and are cut", duration=longest): cut,
     }
     notes = [
         Note(
@@ -265,27 +292,6 @@ def spoken_splits(
         span=_FRAME * _MOST_FRAMES + 2.0,
     )
     return splits, tuple(notes)
-
-
-def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """Read the sound of a file, (samples,) float, the mean of channels; and samples per second."""
-    try:
-        from scipy.io import wavfile
-    except ImportError as error:
-        raise UsageError(
-            Text("reading {path} requires scipy, which is not installed", path=path),
-            fix="pip install scipy",
-        ) from error
-    refuse_unreadable(path, "a .wav file")
-    try:
-        rate, sound = wavfile.read(path)
-    except Exception as error:  # what a broken file raises is not documented
-        raise FileError(
-            Text("{path} cannot be read as sound ({reason})", path=path, reason=str(error)),
-            fix="download the file again",
-        ) from error
-    rest = 128 if sound.dtype == np.uint8 else 0  # samples of 8 bits have no sign
-    return np.asarray(sound, float).reshape(len(sound), -1).mean(axis=1) - rest, int(rate)
 
 
 def cochleagram(sound: np.ndarray, rate: int) -> np.ndarray:

@@ -32,15 +32,15 @@ import numpy as np
 
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.event.event_options import BUDGETS
-from jaxsnn.nir.io.read_limits import ByteBudget
+from jaxsnn.files.array_files import arrays_of
+from jaxsnn.files.opening import read_bytes, refuse_unreadable
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.output import (
     refuse_link,
     refuse_read_only,
-    refuse_unreadable,
     write_arrays,
     write_atomically,
 )
-from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
 from jaxsnn.train.options import MOST_EPOCHS, OPTIONS
@@ -495,19 +495,13 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         FileError: the file cannot be read, its contents do not match its checksum, or its header
             is invalid.
     """
-    refuse_unreadable(path, "a checkpoint")
-    ByteBudget(path).take("its bytes", path.stat().st_size)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FileError(
-            Text("{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error))
-        ) from error
+    budget = ByteBudget(path)
+    content = read_bytes(path, "a checkpoint", budget=budget)
     end = content[-_DIGITS - len(_SEAL) :]
     has_seal = end.startswith(_SEAL)
     if has_seal and hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != end[len(_SEAL) :]:
         raise _damaged(path, "its contents do not match its checksum")
-    entries = load_arrays(path)
+    entries = arrays_of(io.BytesIO(content), len(content), budget)
     try:
         header = json.loads(entries.pop("header").tobytes().decode())
         arrays = [entries.pop(f"array{number}") for number in range(len(entries))]

@@ -16,11 +16,11 @@ import numpy as np
 
 from jaxsnn.errors import Note, UsageError, as_number, listing
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.network.inputs import place_of
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
 from jaxsnn.options import T_END
-from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.loop.in_the_loop import InTheLoop
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text

@@ -1,8 +1,10 @@
-"""Limits of reading a file: bytes of memory, and time where a separate process reads it."""
+"""Limits of reading a file: bytes of memory, and time."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,12 +12,13 @@ from dataclasses import dataclass
 
 from jaxsnn.errors import FileError, UsageError, as_number
 from jaxsnn.options import MAX_BYTES, READ_TIMEOUT
-from jaxsnn.output import refuse_unreadable
 from jaxsnn.wording import Text
 
 #: Environment variable with the maximum number of bytes of all decoded arrays of a file, and its
 #: default.
 LIMIT_VARIABLE, DEFAULT_MAX_BYTES = "JAXSNN_MAX_BYTES", 2**31
+#: Default time limit for reading a file, seconds.
+DEFAULT_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +27,12 @@ class ReadLimits:
 
     Attributes:
         max_bytes: Limit for the decoded arrays in bytes.
-        timeout: Seconds after which the separate process that reads HDF5 is killed; None: HDF5 is
-            read in this process without a limit.
+        timeout: Seconds after which reading ends with an error; None: no limit, and no separate
+            process.
     """
 
     max_bytes: int
-    timeout: float | None = None
+    timeout: float | None = DEFAULT_TIMEOUT
 
 
 _current: ContextVar[ReadLimits | None] = ContextVar("read_limits", default=None)
@@ -65,15 +68,19 @@ def limit_reading(
     """Set limits for all files that are read in this context; None leaves a limit unchanged.
 
     Args:
-        max_bytes: Limit for the decoded arrays of a file in bytes.
-        read_timeout: Seconds after which the separate process that reads HDF5 is killed.
+        max_bytes: Limit for the decoded arrays of a file in bytes; by default 2 GiB.
+        read_timeout: Time limit for reading a file, or the files of a data set, in seconds; by
+            default 60. Infinity: no limit, and HDF5 and PNG are decoded in this process instead of
+            in a separate one.
 
     Raises:
         UsageError: A limit is not positive.
     """
     before = read_limits()
     for option, value in ((MAX_BYTES, max_bytes), (READ_TIMEOUT, read_timeout)):
-        if value is not None and not 0 < as_number(value) < float("inf"):
+        if value is None or (option is READ_TIMEOUT and value == math.inf):
+            continue
+        if not 0 < as_number(value) < math.inf:
             message = Text("{option} is not a valid limit", option=option.set_to(value))
             raise UsageError(message, fix="pass a positive number")
     # Clip to values that the operating system accepts; anything larger is no limit in practice.
@@ -82,7 +89,7 @@ def limit_reading(
     token = _current.set(
         ReadLimits(
             max_bytes=min(bytes_at_most, 2**60),
-            timeout=None if seconds is None else min(seconds, 1e8),
+            timeout=None if seconds in (None, math.inf) else min(seconds, 1e8),
         )
     )
     try:
@@ -91,38 +98,22 @@ def limit_reading(
         _current.reset(token)
 
 
-def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """Read the text of a UTF-8 file; `kind` describes it for messages: "a mapping".
-
-    Raises:
-        FileError: The path is not a regular file, or the file is not text, exceeds the limit or
-            cannot be read.
-    """
-    checked_path = refuse_unreadable(path, kind)
-    ByteBudget(checked_path).take("its text", checked_path.stat().st_size)
-    try:
-        return checked_path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileError(
-            Text(
-                "{path} cannot be read ({reason})", path=path, reason=error.strerror or str(error)
-            ),
-            fix=f"pass {kind}",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise FileError(
-            Text("{path} is not text, so it cannot be {kind}", path=path, kind=kind),
-            fix=f"pass {kind}",
-        ) from error
-
-
 class ByteBudget:
-    """The bytes that the arrays of a file may still have; `path` is for messages."""
+    """The bytes that the arrays of a file, or of the files of a data set, may still have, and the time
+    that reading may still take.
+
+    Args:
+        path: Path of the file, for messages.
+        max_bytes: Limit in bytes; None: the current limit.
+    """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None):
+        limits = read_limits()
         self.path = os.fspath(path)
-        self.max_bytes = read_limits().max_bytes if max_bytes is None else max_bytes
+        self.max_bytes = limits.max_bytes if max_bytes is None else max_bytes
         self.taken = 0
+        self._timeout = limits.timeout
+        self._start = time.monotonic()
 
     def take(self, name: str, size: int) -> None:
         """Count an array before it is decoded.
@@ -146,3 +137,40 @@ class ByteBudget:
                     variable=LIMIT_VARIABLE,
                 ),
             )
+
+    def refuse_late(self) -> None:
+        """Check the time; decoders call this at least once per mebibyte and per file.
+
+        Raises:
+            FileError: Reading takes longer than the time limit.
+        """
+        if self._timeout is not None and time.monotonic() > self._start + self._timeout:
+            raise too_late(self.path, self._timeout)
+
+
+def too_late(path: str | os.PathLike[str], timeout: float) -> FileError:
+    """Return the error for a file that was not read within the time limit."""
+    return FileError(
+        Text("{path} was not read within {limit:g} s", path=os.fspath(path), limit=timeout),
+        fix=Text(
+            "if you trust the file, pass a longer {read_timeout}, or export it again",
+            read_timeout=READ_TIMEOUT.set_to(600),
+        ),
+    )
+
+
+def out_of_memory(path: str | os.PathLike[str]) -> FileError:
+    """Return the error for a file that does not fit into memory."""
+    allowed = read_limits().max_bytes
+    return FileError(
+        Text(
+            "decoding {path} needs more memory than is available or than the limit, {limit} "
+            "bytes for arrays",
+            path=os.fspath(path),
+            limit=allowed,
+        ),
+        fix=Text(
+            "pass {max_bytes} if you trust the file, or export it again",
+            max_bytes=MAX_BYTES.set_to(2 * allowed),
+        ),
+    )

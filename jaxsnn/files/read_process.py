@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import json
 import os
 import select
 import signal
@@ -18,18 +19,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedWriter
+from io import BufferedWriter, BytesIO
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jaxsnn.errors import FileError
-from jaxsnn.nir.io.read_limits import ReadLimits
-from jaxsnn.options import READ_TIMEOUT
-from jaxsnn.wording import Text
+from jaxsnn import errors
+from jaxsnn.errors import FileError, JaxsnnError
+from jaxsnn.files.read_limits import ReadLimits, out_of_memory, read_limits, too_late
+from jaxsnn.wording import Text, text_of_json, text_to_json
 
 #: Bytes that decoding needs in addition to the arrays: chunks, names, copies of text.
 _BESIDE = 2**29
-_TRUSTED = "or export it again"
+#: Limit for the JSON text of a message of the child.
+_LARGEST_HEADER = 2**26
 
 #: Seconds to wait for Ctrl-C in this process after it has ended the child process.
 _UNTIL_OURS = 0.1
@@ -89,6 +91,7 @@ class ReadProcess:
         path: Path of the file, for messages.
         work: Function that runs in the child; its argument is the writable end of the pipe.
         limits: Limits with a timeout.
+        decoder: Name of the library that decodes the file, for messages.
     """
 
     def __init__(
@@ -96,9 +99,11 @@ class ReadProcess:
         path: str | os.PathLike[str],
         work: Callable[[BufferedWriter], None],
         limits: ReadLimits,
+        decoder: str = "HDF5",
     ):
         assert limits.timeout is not None
         self._path, self._work, self._limits = os.fspath(path), work, limits
+        self._decoder = decoder
         self._deadline = time.monotonic() + limits.timeout
         self._status: int | None = None
         self._pid = 0  # no child process yet
@@ -173,18 +178,8 @@ class ReadProcess:
             room = room[count:]
 
     def _too_late(self) -> FileError:
-        return FileError(
-            Text(
-                "{path} was not read within {limit:g} s",
-                path=self._path,
-                limit=self._limits.timeout,
-            ),
-            fix=Text(
-                "if you trust the file, pass a longer {read_timeout}, {trusted}",
-                read_timeout=READ_TIMEOUT.set_to(600),
-                trusted=_TRUSTED,
-            ),
-        )
+        assert self._limits.timeout is not None
+        return too_late(self._path, self._limits.timeout)
 
     def _ended(self) -> FileError:
         """Return the error that explains why the child stopped writing.
@@ -204,12 +199,70 @@ class ReadProcess:
             cause = "the reading process was killed"
         else:
             cause = Text(
-                "HDF5 crashed while reading it ({signal})", signal=signal.Signals(number).name
+                "{decoder} crashed while reading it ({signal})",
+                decoder=self._decoder,
+                signal=signal.Signals(number).name,
             )
         return FileError(
             Text("{path} cannot be read: {cause}", path=self._path, cause=cause),
             fix="download or export it again",
         )
+
+
+def process_limits() -> ReadLimits | None:
+    """Return the limits of a process that reads, or None if this process has to read: without a time
+    limit, and on systems without fork.
+    """
+    limits = read_limits()
+    return limits if limits.timeout is not None and hasattr(os, "fork") else None
+
+
+@contextmanager
+def reporting_errors(out: BufferedWriter, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Send errors of the context to the parent, where `receive_header` raises them, and end the child.
+
+    Nothing may be sent in the context: the parent would take the error for the rest of it.
+    """
+    try:
+        yield
+    except (JaxsnnError, MemoryError) as error:
+        met = error if isinstance(error, JaxsnnError) else out_of_memory(path)
+        problem = met.problem
+        texts = {"message": text_to_json(problem.message), "fix": text_to_json(problem.fix)}
+        facts = problem.as_dict()["facts"]
+        send_header(out, {"error": type(met).__name__, **texts, "facts": facts})
+        raise
+
+
+def send_header(out: BufferedWriter | BytesIO, content: Any) -> None:
+    """Write JSON with its length to a pipe."""
+    text = json.dumps(content).encode()
+    out.write(len(text).to_bytes(8, "little") + text)
+
+
+def receive_header(child: Any, path: str | os.PathLike[str]) -> Any:
+    """Receive JSON; `child` has the method `read` of `ReadProcess`.
+
+    Raises:
+        JaxsnnError: The error that occurred in the child.
+        FileError: The text is too long.
+    """
+    size = int.from_bytes(child.read(8), "little")
+    if size > _LARGEST_HEADER:
+        raise FileError(
+            Text(
+                "the names in {path} exceed the limit of {limit} bytes",
+                path=os.fspath(path),
+                limit=_LARGEST_HEADER,
+            ),
+            fix="export it again",
+        )
+    content = json.loads(bytes(child.read(size)))
+    if "error" in content:
+        kind: type[JaxsnnError] = getattr(errors, content["error"])
+        message, fix = text_of_json(content["message"]), text_of_json(content["fix"])
+        raise kind(message, fix=fix, facts=content["facts"])
+    return content
 
 
 def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
