@@ -217,6 +217,9 @@ def main() -> None:
     parser.add_argument("--ema-decay", type=float, default=0.99)
     parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="in the loop")
     parser.add_argument("--sharpness", type=float, dest="temperature", action=FormerFlag)
+    parser.add_argument(
+        "--late-weight", type=float, default=FirstSpike.late_weight, help="of the loss, in the loop"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="in the loop")
     parser.add_argument("--jitter", type=float, default=0.05, help="of input spikes, in tau_syn")
     parser.add_argument("--headroom", type=float, default=1.3, help="in the loop")
@@ -224,7 +227,8 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     graph = widened(jaxsnn.read(SOURCE, dialect="snntorch", reset="zero"), arguments.copies)
-    loss, spread = loss_of(arguments.temperature), SPREADS[arguments.spread]
+    spread = SPREADS[arguments.spread]
+    loss = loss_of(arguments.temperature, arguments.late_weight)
     plain = EventDriven(max_spikes=8, first_spike_only=(OUTPUT,), min_slope=MIN_SLOPE)
     ways = [way for way in WAYS if way in {*arguments.ways, *arguments.start}]
     begun = {way: without_chip(graph, plain, way, arguments) for way in ways}
