@@ -167,6 +167,12 @@ def trial_noise(difference: np.ndarray) -> float:
     return float(np.nanstd(difference) / np.sqrt(2))
 
 
+def deviations(first: np.ndarray, ideal: np.ndarray) -> np.ndarray:
+    """Return first spikes minus those of the ideal network; NaN where either is missing."""
+    both = np.isfinite(first) & np.isfinite(ideal)
+    return np.where(both, first, np.nan) - np.where(both, ideal, np.nan)
+
+
 def figures(
     first: np.ndarray,
     ideal: np.ndarray,
@@ -180,9 +186,8 @@ def figures(
         neighbour: (samples,) index of the nearest other input.
         rows: Indices of the samples to compare, which may repeat; all by default.
     """
-    both = np.isfinite(first) & np.isfinite(ideal)
-    late = np.where(both, first, np.nan) - np.where(both, ideal, np.nan)
-    values = late[rows][both[rows]]
+    late = deviations(first, ideal)
+    values = late[rows][np.isfinite(late[rows])]
     std, trial = float(values.std()), trial_noise((late - late[neighbour])[rows])
     return Figures(
         std=std,
@@ -201,6 +206,25 @@ def standard_errors(statistic: Callable[[np.ndarray], Sequence[float]], count: i
     random = np.random.default_rng(0)
     resamples = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
     return np.std(resamples, axis=0)
+
+
+def shift(
+    late: np.ndarray, inputs: np.ndarray, reference_late: np.ndarray, reference_inputs: np.ndarray
+) -> np.ndarray:
+    """Return the mean shift of a recording's spikes against a reference, tau, and its standard error.
+
+    Each input is compared with the nearest input of the reference, so that the result is a change of
+    the chip between the recordings rather than of their inputs.
+
+    Args:
+        late, reference_late: (samples, neurons) deviations from the ideal network, NaN where a spike
+            is missing.
+        inputs, reference_inputs: (samples, inputs) times.
+    """
+    squares = np.sum(reference_inputs**2, axis=1) - 2 * inputs @ reference_inputs.T
+    difference = late - reference_late[squares.argmin(axis=1)]
+    (error,) = standard_errors(lambda rows: [np.nanmean(difference[rows])], len(difference))
+    return np.array([np.nanmean(difference), error])
 
 
 class Network:
@@ -328,7 +352,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--chips", type=int, default=1024, help="number of emulated chips")
+    parser.add_argument("--chips", type=int, default=512, help="number of emulated chips")
     parser.add_argument(
         "--fit", action="store_true", help="fit Spread to the training inputs first"
     )
@@ -339,6 +363,14 @@ def main() -> None:
     data, subject = recording(options.folder, "test"), Network(options.folder)
     ideal = subject.ideal(data)
     print(f"ideal: {np.isinf(ideal).mean():.1%} missing")
+    train = recording(options.folder, "train")
+    later, error = shift(
+        deviations(data.spikes, ideal),
+        data.inputs,
+        deviations(train.spikes, subject.ideal(train)),
+        train.inputs,
+    )
+    print(f"recorded, test minus nearest training input: {later:+.4f}, standard error {error:.4f}")
     emulated = {
         name: subject.figures(data, spread, range(SEED, SEED + options.chips))
         for name, spread in reversed(list(SPREADS.items()))

@@ -304,7 +304,7 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
     # The page itself has these rows, in this order.
     begin = len(page.split(bss2_recordings.BEGIN)[0])
     there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
-    labels = [line.split("|")[1].replace("1024", "3") for line in there]
+    labels = [line.split("|")[1].replace("512", "3") for line in there]
     assert labels == [line.split("|")[1] for line in table.splitlines()]
     assert changed[:begin] == page[:begin]
     assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]
@@ -346,6 +346,25 @@ def test_standard_errors_are_those_of_resampled_inputs():
     assert result.mean == pytest.approx(0.2 / np.sqrt(900), rel=0.1)
     assert result.std == pytest.approx(0.2 / np.sqrt(2 * 900), rel=0.15)
     assert result.missing == pytest.approx(np.sqrt(0.1 * 0.9 / 1000), rel=0.1)
+
+
+def test_the_shift_of_a_recording_is_that_of_the_chip_and_not_of_its_inputs():
+    import bss2_recordings
+
+    random = np.random.default_rng(0)
+    train, test = random.uniform(0.2, 2.0, (4000, 2)), random.uniform(1.0, 2.0, (500, 2))
+
+    def late(inputs, extra):
+        smooth = 0.1 * inputs[:, :1] + [0.0, 0.2]
+        return smooth + extra + random.normal(0.0, 0.03, smooth.shape)
+
+    later = late(test, 0.01)
+    later[::7, 0] = np.nan
+    earlier = late(train, 0.0)
+    mean, error = bss2_recordings.shift(later, test, earlier, train)
+    assert mean == pytest.approx(0.01, abs=3 * error)
+    assert error == pytest.approx(0.03 * np.sqrt(2 / np.isfinite(later).sum()), rel=0.15)
+    assert np.nanmean(later) - earlier.mean() > 0.03
 
 
 def test_integers_are_written_without_their_fraction():
