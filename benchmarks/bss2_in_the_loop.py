@@ -1,14 +1,15 @@
 """Yin-Yang 5-120-3 on emulated BrainScaleS-2 chips: trained without them, with noise, in the loop.
 
     python benchmarks/bss2_in_the_loop.py --seeds 0 1 2
-    python benchmarks/bss2_in_the_loop.py --copies 2 --ways gains --start --seeds 0 1 2 3 4 5 6 7
+    python benchmarks/bss2_in_the_loop.py --ways plain weak noise early --start \\
+        --seeds 0 1 2 3 4 5 6 7
+    python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak noise gains --start \\
+        --seeds 0 1 2 3 4 5 6 7
     python benchmarks/bss2_in_the_loop.py --copies 4 --ways broad --start --seeds 0 1 2 3 4 5 6 7
-    python benchmarks/bss2_in_the_loop.py --copies 2 --ways weak --start weak --seeds 0 2 \\
-        --epochs 80 --lr 0.015 --schedule cosine --batch-size 128 --temperature 0.1
-    python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 \\
-        --epochs 100 --lr 0.03 --schedule cosine --batch-size 128 --temperature 0.1
     python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 2 \\
         --epochs 200 --lr 0.02 --schedule cosine --batch-size 128 --temperature 0.1
+    python benchmarks/bss2_in_the_loop.py --ways noise --start noise --seeds 0 1 2 \\
+        --epochs 100 --schedule cosine --batch-size 128 --temperature 0.1 --late-weight 0.05
 
 The network is the one of `jaxsnn demo`, as snnTorch exported it, or that with its hidden neurons
 several times (`--copies`). It is trained with the event engine in some `--ways`: `plain` as it is,
