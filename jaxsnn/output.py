@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.errors import FileError, UsageError, printable
+from jaxsnn.errors import FileError, UsageError, printable, warn_of_environment
 from jaxsnn.options import FORCE
 from jaxsnn.wording import Text
 
@@ -328,6 +328,43 @@ def _name_all(staged: list[_Staged]) -> None:
             with suppress(OSError):
                 file.take_back()
         raise
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files that are no longer needed. A failure is an `EnvironmentWarning` that names the
+    files that remain, and no error: the results do not depend on them. Ctrl-C waits for the end.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    remaining: list[str] = []
+    for path in paths:
+        for _ in range(2):  # again if Ctrl-C came before the file was removed
+            try:
+                path.unlink(missing_ok=True)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+            except OSError as error:
+                if os.path.lexists(path):
+                    remaining.append(f"{path} ({error.strerror or error})")
+                break
+    if remaining:
+        warn_of_environment(f"temporary files could not be removed: {', '.join(remaining)}")
+    if interrupt is not None:
+        raise interrupt
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a temporary folder with everything in it, if it exists; failures are reported as those of
+    `remove_files`.
+    """
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        if os.path.lexists(folder):
+            warn_of_environment(f"a temporary folder could not be removed: {folder}")
 
 
 #: Seconds after which unfinished files of a process that no longer runs are removed.
