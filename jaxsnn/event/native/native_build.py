@@ -33,6 +33,7 @@ from jaxsnn.event.native.native_cache import (
     remove_leftovers,
     was_built_again,
 )
+from jaxsnn.output import close
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
@@ -311,7 +312,7 @@ def _load(path: Path) -> ctypes.CDLL:
         if _LOADED.setdefault(library._handle, path) != path:
             raise OSError(f"{path} cannot be distinguished from {_LOADED[library._handle]}")
     except BaseException as error:
-        os.close(descriptor)
+        close(descriptor)
         if isinstance(error, OSError):
             raise OSError(str(error).replace(opened, str(path))) from error
         raise

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jaxsnn.errors import warn_of_environment
-from jaxsnn.output import remove_files, remove_folder
+from jaxsnn.output import close, remove_files, remove_folder
 
 #: Third word of a record, after length and hash: the library was built again because the previous
 #: one could not be loaded.
@@ -176,7 +176,7 @@ def open_intact(path: Path) -> int:
         if words[:2] != _length_and_hash(descriptor, words):
             raise UntrustedError(f"{path} does not match its record")
     except BaseException:
-        os.close(descriptor)
+        close(descriptor)
         raise
     return descriptor
 
@@ -191,7 +191,7 @@ def defect(path: Path) -> str | None:
     intact.
     """
     try:
-        os.close(open_intact(path))
+        close(open_intact(path))
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -258,7 +258,7 @@ def locked_build(path: Path) -> Iterator[bool]:
         finally:
             with suppress(OSError):  # a process forked in the meantime would keep the lock
                 fcntl.flock(lock, fcntl.LOCK_UN)
-            _close(lock)
+            close(lock)
 
 
 @contextmanager
@@ -322,7 +322,7 @@ def _open_trusted(path: Path) -> int:
             _refuse_owner(path, status)
             _refuse_writable(path, status)
     except BaseException:
-        _close(descriptor)
+        close(descriptor)
         raise
     return descriptor
 
@@ -343,7 +343,7 @@ def _words(path: Path) -> list[str]:
     except ValueError as error:
         raise UntrustedError(f"{record} is damaged") from error
     finally:
-        _close(descriptor)
+        close(descriptor)
 
 
 def _length_and_hash(descriptor: int, words: list[str]) -> list[str]:
@@ -375,9 +375,3 @@ def _is_there(lock: int, name: Path) -> bool:
         return os.path.samestat(os.fstat(lock), name.lstat())
     except FileNotFoundError:
         return False
-
-
-def _close(descriptor: int) -> None:
-    """Close a file that was only read or locked; that cannot lose data, so that errors are ignored."""
-    with suppress(OSError):
-        os.close(descriptor)
