@@ -443,3 +443,26 @@ def test_a_failing_clean_up_is_reported_and_the_library_is_used(quick_compiler, 
     ]
     assert len(remaining) == 2
     assert all(str(file) in texts for file in remaining)
+
+
+def test_a_library_of_root_in_a_folder_that_cannot_be_written_is_used(quick_compiler, monkeypatch):
+    """As in a cache that all users of a machine share."""
+    path, create = built(quick_compiler), os.open
+
+    def fail(name, flags, *mode, **options):
+        if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return create(name, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", fail)
+    monkeypatch.setattr(os, "mkdir", lambda *_: fail("", os.O_CREAT))
+    if os.geteuid() == 0:
+        monkeypatch.setattr(os, "geteuid", lambda: OTHER_USER)
+    library = native_library.__wrapped__("float32")
+    assert library.there, library.reason
+    assert library.path == path
+    assert calls(quick_compiler) == 1
+    path.unlink()
+    library = native_library.__wrapped__("float32")
+    assert f"cannot be stored in {path.parent}" in library.reason
+    assert os.strerror(errno.EROFS) in library.reason
