@@ -227,7 +227,9 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stage.mkdir()
-        write_together({stage / name: text for name, text in contents.items()})
+        for name, text in contents.items():
+            _write_through(stage / name, text.encode("utf-8"))
+        _onto_the_disk(stage)
         os.rename(stage, folder)
         _onto_the_disk(folder.parent)
     except OSError as error:

@@ -349,8 +349,10 @@ class Count:
     left_behind: list[str] = dataclasses.field(default_factory=list)
 
 
-def _judge(subject, contents, force, new, count, fault):
-    """Count what is torn or lost among files that should be all old or all new."""
+def _judge(subject, contents, force, new, count, fault, notes=""):
+    """Count what is torn or lost among files that should be all old or all new; on a disk that fails
+    from then on nothing can be restored, which a note has to say of each file.
+    """
     old = [_OLD if force else None] * len(contents)
     for name, content, before, after in zip(subject.files, contents, old, new, strict=True):
         if force and content is None:
@@ -360,8 +362,17 @@ def _judge(subject, contents, force, new, count, fault):
     if not subject.together:
         return
     if contents not in (old, new) and not fault.startswith("stop"):
-        count.torn.append(f"{fault}: some are new")
-    if contents[-1] == new[-1] and contents != new:
+        changed = [
+            name
+            for name, content, before in zip(subject.files, contents, old, strict=True)
+            if content != before
+        ]
+        is_reported = all(f"{name} has its new content" in notes for name in changed)
+        if fault.startswith(FAILING) and is_reported:
+            count.reported += [f"{fault}: {name}" for name in changed]
+        else:
+            count.torn.append(f"{fault}: some are new")
+    elif contents[-1] == new[-1] and contents != new:
         count.torn.append(f"{fault}: the one that counts came first")
 
 
@@ -389,7 +400,7 @@ def _inject(subject, argv, kind, number, force, new, count):
         code, err, notes = _outcome(argv)
     fault = f"{kind} {number} force={force}"
     count.faults[kind] = count.faults.get(kind, 0) + 1
-    _judge(subject, _state(subject), force, new, count, fault)
+    _judge(subject, _state(subject), force, new, count, fault, notes)
     _judge_checkpoint(subject, Path.cwd(), count, fault)
     done = _state(subject) == new
     assert code == (0 if done else 2) or (kind == "interrupt" and code == 2), (fault, code, err)
@@ -398,9 +409,8 @@ def _inject(subject, argv, kind, number, force, new, count):
     elif code == 2:
         # Flushing a folder and hard links may fail without consequences. Thus, on a disk that fails
         # from then on, the error may be that of a later call, but not one of the clean-up.
-        calls = points.failing_calls
-        first = min((calls.index(call) for call in _CLEAN_UP if call in calls), default=len(calls))
-        reasons = [error(number + later).strerror for later in range(max(first, 1))]
+        calls = enumerate(points.failing_calls)
+        reasons = [error(number + later).strerror for later, call in calls if call not in _CLEAN_UP]
         assert any(f"({reason})" in err for reason in reasons), (fault, err, calls)
     assert "unexpected" not in err, (fault, err)
     assert err.count("\n") <= 1, err
