@@ -435,8 +435,11 @@ def _locked(folder: Path) -> int | None:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove unfinished files of runs that were killed: nobody else writes here now."""
-    for name in (LAST, BEFORE, BEST, HISTORY):
-        remove_files(folder.glob(f".{name}.*"))
+    leftovers: list[Path] = []
+    with suppress(OSError):  # what is wrong with the folder is reported when it is read
+        file_names = (LAST, BEFORE, BEST, HISTORY)
+        leftovers = [path for name in file_names for path in folder.glob(f".{name}.*")]
+    remove_files(leftovers)
 
 
 def _keep_before(folder: Path) -> None:
