@@ -343,6 +343,7 @@ TOPICS = {
             "JaxsnnError": "base class of all errors",
             "ApproximationWarning": "issued once per call, lists the notes whose kind is not "
             '"information"',
+            "EnvironmentWarning": "a temporary file was left behind, or a cache is not used",
             "Note": "an element of `notes`: a sentence with a `kind` (dropped, truncated, "
             "approximated, assumed, information) and a `code` for scripts",
         },

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxsnn.bss2.search.quantize import quantize as quantize
     from jaxsnn.compatibility.checks import check as check
     from jaxsnn.errors import ApproximationWarning as ApproximationWarning
+    from jaxsnn.errors import EnvironmentWarning as EnvironmentWarning
     from jaxsnn.errors import JaxsnnError as JaxsnnError
     from jaxsnn.errors import Note as Note
     from jaxsnn.event.event_driven import EventDriven as EventDriven
@@ -67,6 +68,7 @@ _HOME = {
     "ArcTan": "jaxsnn.grid.surrogate",
     "Currents": "jaxsnn.network.valued_inputs",
     "EmulatedChip": "jaxsnn.bss2.emulate",
+    "EnvironmentWarning": "jaxsnn.errors",
     "EventDriven": "jaxsnn.event.event_driven",
     "EventSolution": "jaxsnn.event.event_solution",
     "EventStream": "jaxsnn.event.streaming",

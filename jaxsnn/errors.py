@@ -241,6 +241,12 @@ class ApproximationWarning(UserWarning):
     """
 
 
+class EnvironmentWarning(UserWarning):
+    """Warning about files beside the results: a temporary file that cannot be removed, or a cache
+    that is not used. The results are complete.
+    """
+
+
 class Note(Text):
     """Sentence for the user with its kind; a plain `str` among notes is information.
 
@@ -297,6 +303,27 @@ def warn_of(notes: Iterable[str]) -> None:
     if frame is None or frame.f_code.co_filename.startswith(_PACKAGE):
         return
     warnings.warn("\n".join(serious), ApproximationWarning, stacklevel=level)
+
+
+def warn_of_environment(message: str) -> None:
+    """Issue an `EnvironmentWarning` at the line of the user that called the package; commands print
+    it as a note.
+
+    During the handling of an exception, nothing is raised even if warnings are errors: the exception
+    is the message that matters.
+    """
+    handled = sys.exc_info()[1]
+    frame, level = sys._getframe(1), 2
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not (file.startswith(_PACKAGE) or file.endswith(_BETWEEN)):
+            break
+        frame, level = frame.f_back, level + 1
+    try:
+        warnings.warn(str(message), EnvironmentWarning, stacklevel=level)
+    except EnvironmentWarning:
+        if handled is None:
+            raise
 
 
 def refuse(problems: Iterable[Problem], error: type[JaxsnnError] = LoweringError) -> None:

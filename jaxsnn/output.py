@@ -5,6 +5,7 @@ at all.
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import json
 import os
@@ -12,12 +13,12 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jaxsnn.errors import FileError, UsageError, printable
+from jaxsnn.errors import FileError, UsageError, printable, warn_of_environment
 from jaxsnn.options import FORCE
 from jaxsnn.wording import Text
 
@@ -204,8 +205,7 @@ def write_together(
                 staged[-1].write(content)
         _name_all(staged)
     finally:
-        for file in staged:
-            file.tidy()
+        remove_files([path for file in staged for path in file.temporary_files()])
 
 
 def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False) -> None:
@@ -227,7 +227,9 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stage.mkdir()
-        write_together({stage / name: text for name, text in contents.items()})
+        for name, text in contents.items():
+            _write_through(stage / name, text.encode("utf-8"))
+        _onto_the_disk(stage)
         os.rename(stage, folder)
         _onto_the_disk(folder.parent)
     except OSError as error:
@@ -236,7 +238,7 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
             fix="choose another folder",
         ) from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
+        remove_folder(stage)
 
 
 @contextmanager
@@ -286,12 +288,11 @@ class _Staged:
         fails.
         """
         if self.force and self.target.exists():
-            before = self.target.with_name(_temporary_name(self.target))
+            self.before = self.target.with_name(_temporary_name(self.target))
             try:
-                os.link(self.target, before)
+                os.link(self.target, self.before)
             except OSError:  # a file system without hard links
-                shutil.copy2(self.target, before)
-            self.before = before
+                shutil.copy2(self.target, self.before)
 
     def name(self) -> None:
         """Rename the temporary file to its final name."""
@@ -300,20 +301,25 @@ class _Staged:
         _onto_the_disk(self.target.parent)
 
     def take_back(self) -> None:
-        """Roll back: restore the previous file, or remove the new one."""
+        """Roll back: restore the previous file, or remove the new one. If that fails, the previous
+        file keeps its temporary name, and a warning says so.
+        """
         if not self.named:
             return
-        if self.before is not None:
-            os.replace(self.before, self.target)
-        else:
-            self.target.unlink(missing_ok=True)
+        try:
+            if self.before is None:
+                self.target.unlink(missing_ok=True)
+            elif self.before.exists():
+                os.replace(self.before, self.target)
+        except OSError as error:
+            rest = "" if self.before is None else f"; its previous content is in {self.before}"
+            reason = error.strerror or error
+            warn_of_environment(f"{self.target} has its new content ({reason}){rest}")
+            self.before = None
 
-    def tidy(self) -> None:
-        """Remove the temporary file and the copy of the previous file."""
-        for path in (self.temporary, self.before):
-            if path is not None:
-                with suppress(OSError):  # on a read-only file system, which was reported already
-                    path.unlink(missing_ok=True)
+    def temporary_files(self) -> list[Path]:
+        """Return the temporary file and the copy of the previous file."""
+        return [self.temporary] if self.before is None else [self.temporary, self.before]
 
 
 def _name_all(staged: list[_Staged]) -> None:
@@ -324,10 +330,66 @@ def _name_all(staged: list[_Staged]) -> None:
                     file.keep_before()
                 file.name()
     except BaseException:
-        for file in staged if len(staged) > 1 else ():  # a single file needs no rollback
-            with suppress(OSError):
-                file.take_back()
+        if len(staged) > 1:  # a single file needs no rollback
+            _finish([file.take_back for file in staged])
         raise
+
+
+def _finish(actions: Iterable[Callable[[], None]]) -> None:
+    """Run the actions of a clean-up to the end: Ctrl-C takes effect after the last one, and the
+    action that it interrupted is repeated.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    for action in actions:
+        try:
+            action()
+        except KeyboardInterrupt as error:
+            interrupt = error
+            action()
+    if interrupt is not None:
+        raise interrupt
+
+
+def remove_files(paths: Iterable[Path], kind: str = "temporary files") -> None:
+    """Remove files that are no longer needed, if they exist.
+
+    A failure is an `EnvironmentWarning` that lists the files that remain, and no error: the results do
+    not depend on them.
+
+    Args:
+        kind: kind of the files, for the warning.
+    """
+    remaining: list[str] = []
+
+    def remove(path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            if os.path.lexists(path):
+                remaining.append(f"{path} ({error.strerror or error})")
+
+    try:
+        _finish([functools.partial(remove, path) for path in paths])
+    finally:
+        if remaining:
+            warn_of_environment(f"{kind} could not be removed: {', '.join(remaining)}")
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a temporary folder with everything in it, if it exists; a failure is reported as in
+    `remove_files`.
+    """
+    try:
+        _finish([functools.partial(shutil.rmtree, folder, ignore_errors=True)])
+    finally:
+        if os.path.lexists(folder):
+            warn_of_environment(f"a temporary folder could not be removed: {folder}")
+
+
+def close(descriptor: int) -> None:
+    """Close a folder, a lock or a pipe. Errors are ignored: no data can be lost."""
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 #: Seconds after which unfinished files of a process that no longer runs are removed.
@@ -359,10 +421,16 @@ def _is_alive(process: int) -> bool:
 
 def _write_through(path: Path, data: bytes) -> None:
     """Write a new file and flush all of its bytes to the disk."""
-    with open(path, "xb") as file:
+    file = open(path, "xb")  # noqa: SIM115
+    try:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            file.close()
+        raise
+    file.close()
 
 
 def _put(temporary: Path, target: Path, force: bool) -> None:
@@ -379,8 +447,13 @@ def _put(temporary: Path, target: Path, force: bool) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(temporary, target)
+        placeholder = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        try:
+            close(placeholder)
+            os.replace(temporary, target)
+        except BaseException:
+            remove_files([target], "empty files")
+            raise
 
 
 def _onto_the_disk(folder: Path) -> None:
@@ -395,7 +468,7 @@ def _onto_the_disk(folder: Path) -> None:
         # Some systems cannot flush folders; the content of the file is on the disk.
         pass
     finally:
-        os.close(handle)
+        close(handle)
 
 
 def write_json(path: str | os.PathLike[str], content: Any, force: bool = False) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxsnn.commands.example_calls import EXAMPLES
 from jaxsnn.commands.remarks import line_of, similar_lines
-from jaxsnn.errors import FileError, Problem, UsageError, printable, suggestion
+from jaxsnn.errors import EnvironmentWarning, FileError, Problem, UsageError, printable, suggestion
 from jaxsnn.options import (
     BIAS,
     BIAS_PERIOD,
@@ -414,6 +415,23 @@ def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | C
     if not arguments.quiet:
         for line in similar_lines(remarks, kind="notes", prefix="jaxsnn: note: "):
             print(printable(line), file=sys.stderr)
+
+
+@contextmanager
+def warnings_as_notes(arguments: argparse.Namespace) -> Iterator[None]:
+    """Turn each `EnvironmentWarning` that is issued inside the context into a note of the command."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=EnvironmentWarning)
+        show = warnings.showwarning
+
+        def show_as_note(message: Any, category: Any, *details: Any, **options: Any) -> None:
+            if issubclass(category, EnvironmentWarning):
+                add_notes(arguments, [str(message)])
+            else:
+                show(message, category, *details, **options)
+
+        warnings.showwarning = show_as_note
+        yield
 
 
 def _notes_of(arguments: argparse.Namespace) -> list[str]:

@@ -19,7 +19,7 @@ from importlib import import_module
 from types import ModuleType
 
 from jaxsnn import commands as command_package
-from jaxsnn.commands.arguments import Parser, limits_of, print_arriving
+from jaxsnn.commands.arguments import Parser, limits_of, print_arriving, warnings_as_notes
 from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
 from jaxsnn.output import as_json, refuse_shared
@@ -170,7 +170,7 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
         arguments = parser.parse_args(argv)
         arguments.argv = argv
         _refuse_own_input(arguments)
-        with limits_of(arguments):
+        with limits_of(arguments), warnings_as_notes(arguments):
             code = arguments.run(arguments)
         print_arriving(end="", flush=True)
         return code

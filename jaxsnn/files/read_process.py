@@ -116,7 +116,8 @@ class ReadProcess:
                 try:
                     self._fork(theirs)
                 finally:
-                    os.close(theirs)
+                    with suppress(OSError):
+                        os.close(theirs)
         except BaseException:
             self.__exit__()
             raise
@@ -140,11 +141,11 @@ class ReadProcess:
                     fix="end other processes or free memory",
                 ) from error
             if self._pid == 0:
-                os.close(self._end)
-                _be_the_child(theirs, self._work, self._limits)
+                _be_the_child(theirs, self._end, self._work, self._limits)
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._end)
+        with suppress(OSError):
+            os.close(self._end)
         if self._pid and self._status is None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -265,9 +266,15 @@ def receive_header(child: Any, path: str | os.PathLike[str]) -> Any:
     return content
 
 
-def _be_the_child(end: int, work: Callable[[BufferedWriter], None], limits: ReadLimits) -> NoReturn:
-    """Run the child process until it exits."""
+def _be_the_child(
+    end: int, end_of_parent: int, work: Callable[[BufferedWriter], None], limits: ReadLimits
+) -> NoReturn:
+    """Run the child process until it exits; no exception may leave it, because the child would
+    continue as a second parent.
+    """
     try:
+        with suppress(OSError):
+            os.close(end_of_parent)
         # The child must not destroy objects of the parent, and Ctrl-C must also end calls that
         # never return to Python.
         gc.disable()

@@ -3,8 +3,10 @@ was told.
 """
 
 import dataclasses
+import errno
 import itertools
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -616,6 +618,19 @@ def test_an_interrupted_execution_continues_with_the_next_run(interrupted):
     for name, array in complete.items():
         np.testing.assert_array_equal(recorded[name], array)
     assert not list(ready.folder.glob("y.npz.run*"))
+
+
+def test_results_of_runs_that_cannot_be_removed_are_no_error(interrupted, monkeypatch, capsys):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    ready, complete = interrupted
+    monkeypatch.setattr(os, "unlink", fail)
+    recorded = ready.run(early(ready.net), 0.03, force=False)
+    assert set(recorded.files) == set(complete)
+    assert f"y.npz.run* could not be removed ({os.strerror(errno.EIO)})" in capsys.readouterr().err
+    with pytest.raises(OSError, match="run0"):
+        ready.run(early(ready.net), 0.03)  # with --force they must not be used
 
 
 def test_results_of_anything_else_are_not_mixed(interrupted):

@@ -1,12 +1,17 @@
-"""Faults injected into every command that writes: at each call that opens, writes, flushes or names a
-file, errors of the disk (EIO, ENOSPC), an interrupt, and a stop of the machine.
+"""Faults injected into every command that writes: at each call that changes the disk (opens, writes,
+flushes, closes, names or removes a file, or makes or removes a folder), errors of the disk (EIO,
+ENOSPC), a disk that fails from then on, an interrupt, and a stop of the machine.
 
     python -m tests.faults.injected [--write docs/reliability.md]
 
 A stop is what lies in the folder at that moment: a process that is killed there leaves just that. A
 file counts as torn where it is neither what was there nor what the whole command writes, as lost
 where nothing is left of it; files that belong together count as torn where some are new and others
-not, in a stop where the one that counts is new and another is not.
+not, in a stop where the one that counts is new and another is not. Temporary files that remain are
+reported where a warning names them, else left behind.
+
+Of a command whose files are complete the exit code has to be 0, unless it was interrupted; of
+another the first failure has to be in its message, not one of the clean-up.
 """
 
 import argparse
@@ -27,6 +32,7 @@ from unittest import mock
 import numpy as np
 
 from jaxsnn import output
+from jaxsnn.commands import arguments as command_arguments
 from jaxsnn.commands import demo_command
 from jaxsnn.commands.cli import main as command_line
 from jaxsnn.nir import build, write
@@ -36,33 +42,58 @@ from jaxsnn.train.loop.checkpoint import unsealed
 
 BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
 _OLD = b"what was there before\n"
+FAILING = "failing disk"
 KINDS = {
-    "EIO": lambda: OSError(errno.EIO, "Input/output error"),
-    "ENOSPC": lambda: OSError(errno.ENOSPC, "No space left on device"),
-    "interrupt": KeyboardInterrupt,
+    "EIO": lambda number: OSError(errno.EIO, f"Input/output error {number}"),
+    "ENOSPC": lambda number: OSError(errno.ENOSPC, f"No space left on device {number}"),
+    FAILING: lambda number: OSError(errno.EIO, f"Input/output error {number}"),
+    "interrupt": lambda number: KeyboardInterrupt(),
 }
+#: Functions of `os` that change the disk, or close what was opened for that.
+CALLS = (
+    *("open", "close", "fsync", "link", "replace", "rename", "unlink", "mkdir", "rmdir", "chmod"),
+)
+#: Modules through which the package calls them.
+_BETWEEN = ("pathlib", "shutil", "tempfile", "contextlib", "functools")
+_CLEAN_UP = ("unlink", "rmdir")
+#: Parts of the package that read, use pipes or build kernels, which have tests of their own.
+_NO_DISK = ("jaxsnn.files.", "jaxsnn.event.native.", "jaxsnn.train.loop.parallel")
+
+
+def _is_of_the_package():
+    """Whether a function of the package that writes has made the call."""
+    frame = sys._getframe(2)
+    while (name := frame.f_globals.get("__name__", "")) in _BETWEEN:
+        frame = frame.f_back
+    return name.startswith("jaxsnn.") and not name.startswith(_NO_DISK)
 
 
 class Points:
-    """Counts the calls that change the disk, and fails at one of them, or looks at each."""
+    """Counts the calls that change the disk, and fails at one of them, or looks at each; with `lasting`
+    all later ones fail, too.
+    """
 
-    def __init__(self, fail_at=0, error=None, look: Callable[[], None] | None = None):
+    def __init__(
+        self, fail_at=0, error=None, look: Callable[[], None] | None = None, lasting=False
+    ):
         self.count, self.fail_at, self.error, self.look = 0, fail_at, error, look
+        self.lasting, self.process = lasting, os.getpid()
+        self.failing_calls: list[str] = []
 
-    def at(self) -> None:
+    def at(self, name: str) -> None:
+        if os.getpid() != self.process:  # in a process that only reads
+            return
         self.count += 1
         if self.look is not None:
             self.look()
-        if self.count == self.fail_at:
+        if self.count == self.fail_at or (self.lasting and self.count > self.fail_at):
             assert self.error is not None
-            raise self.error()
+            self.failing_calls.append(name)
+            raise self.error(self.count)
 
     @contextlib.contextmanager
     def active(self):
-        points, before = (
-            self,
-            {name: getattr(os, name) for name in ("fsync", "link", "replace", "rename")},
-        )
+        points, before = self, {name: getattr(os, name) for name in CALLS}
 
         class File:
             """Half of what is written arrives before the point."""
@@ -73,26 +104,30 @@ class Points:
             def __getattr__(self, name):
                 return getattr(self.file, name)
 
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                self.file.close()
-
             def write(self, data):
                 self.file.write(data[: len(data) // 2])
                 self.file.flush()
-                points.at()
+                points.at("write")
                 return self.file.write(data[len(data) // 2 :])
 
+            def close(self):
+                """The file is closed also where that fails."""
+                self.file.close()
+                points.at("close")
+
         def opened(*arguments, **keywords):
-            points.at()
+            points.at("open")
             return File(builtins.open(*arguments, **keywords))
 
         def before_it(name):
             def call(*arguments, **keywords):
-                points.at()
-                return before[name](*arguments, **keywords)
+                if not _is_of_the_package():
+                    return before[name](*arguments, **keywords)
+                if name != "close":
+                    points.at(name)
+                    return before[name](*arguments, **keywords)
+                before[name](*arguments, **keywords)
+                return points.at(name)
 
             return call
 
@@ -178,11 +213,12 @@ SUBJECTS = {
         argv=("deploy", "net.nir", "made.json", "-o", "OUT"),
         files=(),
         folder="OUT",
-        every=3,
+        every=9,
     ),
     "run": Subject(
         argv=("run", "net.nir", "--input", "x.npz", "-o", "OUT.npz", "--t-end", "20ms"),
         files=("OUT.npz",),
+        every=2,
     ),
     "emulate": Subject(
         argv=(
@@ -198,6 +234,7 @@ SUBJECTS = {
             "--ideal",
         ),
         files=("OUT.npz",),
+        every=2,
     ),
     "chip inputs": Subject(
         argv=("chip", "inputs", "net.nir", "--data", "data.npz", "-o", "OUT.npz"),
@@ -209,31 +246,35 @@ SUBJECTS = {
     "verify": Subject(
         argv=("verify", "net.nir", "--recording", "recorded.npz", "--report", "OUT.html", *_NORSE),
         files=("OUT.html",),
+        every=2,
     ),
     "fidelity": Subject(
         argv=("fidelity", "net.nir", "--input", "steps.npz", "--report", "OUT.html", *_NORSE),
         files=("OUT.html",),
+        every=2,
     ),
     "map --report": Subject(
         argv=("map", "net.nir", "-o", "OUT.json", "--report", "OUT.html"),
         files=("OUT.json", "OUT.html"),
         together=False,
+        every=2,
     ),
     "tune": Subject(
         argv=("tune", "train.nir", *_TRAINED, *_NORSE),
         files=("OUT.nir",),
+        every=4,
     ),
     "train": Subject(
         argv=("train", "train.nir", *_TRAINED),
         files=("OUT.history.json", "OUT.nir"),
         checkpoint="OUT.checkpoint",
-        every=3,
+        every=12,
     ),
     "train --report": Subject(
         argv=("train", "train.nir", *_TRAINED, "--report", "OUT.html"),
         files=("OUT.history.json", "OUT.nir", "OUT.html"),
         checkpoint="OUT.checkpoint",
-        every=9,
+        every=36,
         together=False,
     ),
     "demo": Subject(
@@ -241,7 +282,7 @@ SUBJECTS = {
         files=("OUT.html",),
         folder="OUT",
         timed=("OUT/report.json", "OUT.html"),
-        every=24,
+        every=60,
         together=False,
     ),
 }
@@ -249,10 +290,27 @@ QUICK = ("convert", "draw", "map", "deploy")
 
 
 def _quiet(argv):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    code, err, _ = _outcome(argv)
+    return code, err
+
+
+def _outcome(argv):
+    """Exit code, text on stderr, and the notes, which quiet commands do not print."""
+    out, err, notes = io.StringIO(), io.StringIO(), []
+    add_notes = command_arguments.add_notes
+
+    def spy(arguments, remarks):
+        remarks = [*remarks]
+        notes.extend(map(str, remarks))
+        add_notes(arguments, remarks)
+
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(command_arguments, "add_notes", spy),
+    ):
         code = command_line([*argv, "-q"])
-    return code, err.getvalue()
+    return code, err.getvalue(), "\n".join(notes)
 
 
 def _reset(subject, force):
@@ -287,11 +345,14 @@ class Count:
     faults: dict[str, int] = dataclasses.field(default_factory=dict)
     torn: list[str] = dataclasses.field(default_factory=list)
     lost: list[str] = dataclasses.field(default_factory=list)
+    reported: list[str] = dataclasses.field(default_factory=list)
     left_behind: list[str] = dataclasses.field(default_factory=list)
 
 
-def _judge(subject, contents, force, new, count, fault):
-    """Count what is torn or lost among files that should be all old or all new."""
+def _judge(subject, contents, force, new, count, fault, notes=""):
+    """Count what is torn or lost among files that should be all old or all new; on a disk that fails
+    from then on nothing can be restored, which a note has to say of each file.
+    """
     old = [_OLD if force else None] * len(contents)
     for name, content, before, after in zip(subject.files, contents, old, new, strict=True):
         if force and content is None:
@@ -301,8 +362,17 @@ def _judge(subject, contents, force, new, count, fault):
     if not subject.together:
         return
     if contents not in (old, new) and not fault.startswith("stop"):
-        count.torn.append(f"{fault}: some are new")
-    if contents[-1] == new[-1] and contents != new:
+        changed = [
+            name
+            for name, content, before in zip(subject.files, contents, old, strict=True)
+            if content != before
+        ]
+        is_reported = all(f"{name} has its new content" in notes for name in changed)
+        if fault.startswith(FAILING) and is_reported:
+            count.reported += [f"{fault}: {name}" for name in changed]
+        else:
+            count.torn.append(f"{fault}: some are new")
+    elif contents[-1] == new[-1] and contents != new:
         count.torn.append(f"{fault}: the one that counts came first")
 
 
@@ -320,6 +390,34 @@ def _judge_checkpoint(subject, folder, count, fault):
             unsealed(path)
         except Exception as error:
             count.torn.append(f"{fault}: {error}")
+
+
+def _inject(subject, argv, kind, number, force, new, count):
+    """One fault, at one of the points."""
+    error = KINDS[kind]
+    points = Points(number, error, lasting=kind == FAILING)
+    with points.active():
+        code, err, notes = _outcome(argv)
+    fault = f"{kind} {number} force={force}"
+    count.faults[kind] = count.faults.get(kind, 0) + 1
+    _judge(subject, _state(subject), force, new, count, fault, notes)
+    _judge_checkpoint(subject, Path.cwd(), count, fault)
+    done = _state(subject) == new
+    assert code == (0 if done else 2) or (kind == "interrupt" and code == 2), (fault, code, err)
+    if code == 2 and kind == "interrupt":
+        assert "interrupted" in err, (fault, err)
+    elif code == 2:
+        # Flushing a folder and hard links may fail without consequences. Thus, on a disk that fails
+        # from then on, the error may be that of a later call, but not one of the clean-up.
+        calls = enumerate(points.failing_calls)
+        reasons = [error(number + later).strerror for later, call in calls if call not in _CLEAN_UP]
+        assert any(f"({reason})" in err for reason in reasons), (fault, err, calls)
+    assert "unexpected" not in err, (fault, err)
+    assert err.count("\n") <= 1, err
+    for path in Path.cwd().rglob(".*"):
+        is_reported = str(path.relative_to(Path.cwd())) in notes
+        remaining = count.reported if is_reported else count.left_behind
+        remaining.append(f"{fault}: {path}")
 
 
 def injected(name):
@@ -346,32 +444,21 @@ def injected(name):
             shutil.copytree(".", folder, dirs_exist_ok=True)
             looks.append(folder)
 
-        points = Points(look=look)
-        with points.active():
-            assert _quiet(argv)[0] == 0
-        count.points += points.count
+        looked = Points(look=look)
+        with looked.active():
+            outcome = _quiet(argv)
+        assert outcome[0] == 0, outcome
+        count.points += looked.count
         for number, folder in enumerate(looks, 1):
             fault = f"stop {number}"
             _judge(subject, _state(subject, folder), force, new, count, fault)
             _judge_checkpoint(subject, folder, count, fault)
             count.faults["stop"] = count.faults.get("stop", 0) + 1
             shutil.rmtree(folder)
-        for kind, error in KINDS.items():
-            for number in range(1, points.count + 1, subject.every):
+        for kind in KINDS:
+            for number in range(1, looked.count + 1, subject.every):
                 _reset(subject, force)
-                with Points(number, error).active():
-                    code, err = _quiet(argv)
-                fault = f"{kind} {number} force={force}"
-                count.faults[kind] = count.faults.get(kind, 0) + 1
-                _judge(subject, _state(subject), force, new, count, fault)
-                _judge_checkpoint(subject, Path.cwd(), count, fault)
-                # A failed flush of the folder is not reported as an error: the file exists.
-                done = _state(subject) == new
-                assert done if code == 0 else code == 2, (fault, code, err)
-                assert "unexpected" not in err, (fault, err)
-                assert err.count("\n") <= 1, err
-                hidden_files = [str(path) for path in Path.cwd().rglob(".*")]
-                count.left_behind += [f"{fault}: {path}" for path in hidden_files]
+                _inject(subject, argv, kind, number, force, new, count)
     return count
 
 
@@ -388,30 +475,33 @@ def all_injected(commands=tuple(SUBJECTS)):
             _prepare(Path(folder))
             for name in commands:
                 counts[name] = injected(name)
-                sys.stderr.write(f"{name}: {sum(counts[name].faults.values())} faults\n")
+                sys.stderr.write(f"{_row(name, counts[name])}\n")
         finally:
             os.chdir(before)
     return counts
+
+
+def _numbers(count):
+    """The last columns of the table."""
+    lists = (count.torn, count.lost, count.reported, count.left_behind)
+    return [sum(count.faults.values()), *map(len, lists)]
+
+
+def _row(name, count):
+    """A row of the table."""
+    cells = [count.points, *(count.faults[kind] for kind in (*KINDS, "stop")), *_numbers(count)]
+    return f"| `{name}` | {' | '.join(map(str, cells))} |"
 
 
 def table(counts):
     """The counts as a table of Markdown."""
     kinds = [*KINDS, "stop"]
     lines = [
-        f"| command | points | {' | '.join(kinds)} | faults | torn | lost | left behind |",
-        "|---" * (len(kinds) + 6) + "|",
+        f"| command | points | {' | '.join(kinds)} | faults | torn | lost | reported | left behind |",
+        "|---" * (len(kinds) + 7) + "|",
     ]
-    total = [0] * 4
-    for name, count in counts.items():
-        numbers = [
-            sum(count.faults.values()),
-            len(count.torn),
-            len(count.lost),
-            len(count.left_behind),
-        ]
-        total = [subtotal + number for subtotal, number in zip(total, numbers, strict=True)]
-        cells = [count.points, *(count.faults[kind] for kind in kinds), *numbers]
-        lines.append(f"| `{name}` | {' | '.join(map(str, cells))} |")
+    lines += [_row(name, count) for name, count in counts.items()]
+    total = [sum(column) for column in zip(*map(_numbers, counts.values()), strict=True)]
     lines.append(f"| all | {' | ' * len(kinds)} | {' | '.join(map(str, total))} |")
     return "\n".join(lines)
 

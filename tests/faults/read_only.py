@@ -45,11 +45,34 @@ WORK = (
 )
 
 
-def _mounted(folder):
+def _mounted(folder, read_only=True):
     """Make a folder a file system of its own that takes no new files."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=True)
+    if read_only:
+        _close(folder)
+
+
+def _close(folder):
+    """Make a mounted file system read-only."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def outcome_if_closed(folder, name, argv):
+    """Exit code, error and notes of a command whose output folder becomes read-only when it calls a
+    function of `os`, after a link and before a replacement; and the files that remain.
+    """
+    _mounted(folder, read_only=False)
+    function = getattr(os, name)
+
+    def call(*arguments, **options):
+        _close(folder) if name == "replace" else None
+        function(*arguments, **options)
+        _close(folder) if name == "link" else None
+
+    with mock.patch.object(os, name, call):
+        code, error, notes = injected._outcome(argv)
+    return {"code": code, "error": error, "notes": notes, "files": sorted(os.listdir(folder))}
 
 
 def outcome_of(argv):
@@ -94,6 +117,11 @@ def main():
         say({"name": name, **outcome_of(there)})
     argv = ["run", "net.nir", "--input", "x.npz", "-o", "written.npz", "--t-end", "20ms"]
     say({"name": "run that may write", **outcome_of(argv)})
+    for name in ("link", "replace"):
+        options = [] if name == "link" else ["--force"]
+        argv = ["draw", "net.nir", "-o", f"closed-{name}/OUT.svg", *options]
+        outcome = outcome_if_closed(folder / f"closed-{name}", name, argv)
+        say({"name": f"closed at {name}", **outcome})
 
 
 if __name__ == "__main__":

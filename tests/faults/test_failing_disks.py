@@ -4,16 +4,19 @@ faster.
 
 import contextlib
 import errno
+import json
 import os
 import stat
 import subprocess
 import sys
 import threading
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxsnn import output
+from jaxsnn import EnvironmentWarning, output
 from jaxsnn.errors import FileError
 from jaxsnn.nir import build, read, write
 from jaxsnn.output import write_arrays, write_atomically, write_folder, write_json, write_together
@@ -61,11 +64,10 @@ def test_a_failing_write_leaves_what_was_there(kind, error, place, tmp_path, mon
         def __init__(self, file):
             self.file = file
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
+        def close(self):
+            """Fail again: the first failure is the one to report."""
             self.file.close()
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
         def write(self, data):
             self.file.write(data[:1000])
@@ -77,7 +79,7 @@ def test_a_failing_write_leaves_what_was_there(kind, error, place, tmp_path, mon
         monkeypatch.setattr(output, "open", lambda *args: Failing(opened(*args)), raising=False)
     else:
         monkeypatch.setattr(os, place, fail)
-    message = r"kept cannot be written \(.*\) and is unchanged"
+    message = rf"kept cannot be written \({os.strerror(error)}\) and is unchanged"
     assert_refused(lambda: WRITERS[kind](path, 2.0), FileError, message)
     monkeypatch.undo()
     assert path.read_bytes() == before
@@ -304,3 +306,206 @@ def test_devices_and_pipes_are_not_written_over(tmp_path):
 def test_a_file_that_was_written_reads_as_what_was_meant(tmp_path):
     write(tmp_path / "a.nir", graph(3.0))
     assert (np.asarray(read(tmp_path / "a.nir").nodes["1"].weight) == 3).all()
+
+
+def failing_for(condition, error=errno.EIO, times=None):
+    """A patch of a function of `os` that fails where a condition on its arguments holds."""
+
+    def patched(function):
+        calls = []
+
+        def call(*arguments, **options):
+            if condition(*arguments, **options) and (times is None or len(calls) < times):
+                calls.append(arguments)
+                raise (
+                    error
+                    if isinstance(error, BaseException)
+                    else OSError(error, os.strerror(error))
+                )
+            return function(*arguments, **options)
+
+        return call
+
+    return patched
+
+
+def is_hidden(path, *_, **__):
+    return os.path.basename(path).startswith(".")
+
+
+def patch_os(monkeypatch, name, condition, error=errno.EIO, times=None):
+    monkeypatch.setattr(os, name, failing_for(condition, error, times)(getattr(os, name)))
+
+
+def test_a_temporary_file_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch):
+    patch_os(monkeypatch, "unlink", is_hidden)
+    with pytest.warns(EnvironmentWarning) as caught:
+        write_atomically(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert caught[0].filename == __file__
+    (leftover,) = leftovers(tmp_path)
+    assert str(tmp_path / leftover) in str(caught[0].message)
+    assert os.strerror(errno.EIO) in str(caught[0].message)
+
+
+def test_copies_that_cannot_be_removed_are_listed_in_one_warning(tmp_path, monkeypatch):
+    new = {tmp_path / name: "new" for name in "abc"}
+    write_together(dict.fromkeys(new, "old"))
+    patch_os(monkeypatch, "unlink", is_hidden)
+    with pytest.warns(EnvironmentWarning) as caught:
+        write_together(new, force=True)
+    assert {path: path.read_text() for path in new} == new
+    assert len(caught) == 1
+    assert len(leftovers(tmp_path)) == 3
+    assert all(str(tmp_path / name) in str(caught[0].message) for name in leftovers(tmp_path))
+
+
+def test_a_failing_clean_up_does_not_replace_the_error(tmp_path, monkeypatch, recwarn):
+    """Even if warnings are errors."""
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    patch_os(monkeypatch, "unlink", is_hidden)
+    for action in ("always", "error"):
+        warnings.simplefilter(action, EnvironmentWarning)
+        message = os.strerror(errno.ENOSPC)
+        assert_refused(lambda: write_atomically(tmp_path / "file", "new"), FileError, message)
+    assert not (tmp_path / "file").exists()
+    assert len(leftovers(tmp_path)) == 2
+    issued = [str(warning.message) for warning in recwarn.list]
+    assert len(issued) == 1
+    assert sum(str(tmp_path / name) in issued[0] for name in leftovers(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_cannot_be_closed_is_no_error(force, tmp_path, monkeypatch):
+    def is_folder(handle):
+        return stat.S_ISDIR(os.fstat(handle).st_mode)
+
+    (tmp_path / "file").write_text("old") if force else None
+    patch_os(monkeypatch, "close", is_folder)
+    write_atomically(tmp_path / "file", "new", force=force)
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_a_file_that_cannot_be_closed_is_not_renamed(tmp_path, monkeypatch):
+    """Some file systems report only then that the disk is full."""
+
+    class Failing:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def close(self):
+            self.file.close()
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    (tmp_path / "file").write_text("old")
+    monkeypatch.setattr(output, "open", lambda *args: Failing(opened(*args)), raising=False)
+    assert_refused(
+        lambda: write_atomically(tmp_path / "file", "new", force=True),
+        FileError,
+        os.strerror(errno.EDQUOT),
+    )
+    assert (tmp_path / "file").read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [errno.EIO, KeyboardInterrupt()])
+def test_without_hard_links_no_empty_file_remains(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    patch_os(monkeypatch, "replace", lambda *_: True, error)
+    with pytest.raises((FileError, KeyboardInterrupt)):
+        write_atomically(tmp_path / "new", "1")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_rollback_that_fails_keeps_the_previous_content(tmp_path, monkeypatch):
+    file_names = ["a", "b", "c"]
+    new = {tmp_path / name: "new" for name in file_names}
+    write_together(dict.fromkeys(new, "old"))
+
+    def fails(source, target):
+        """The last file cannot be named, nor the first restored."""
+        text = Path(source).read_text()
+        return (os.path.basename(target), text) in (("c", "new"), ("a", "old"))
+
+    patch_os(monkeypatch, "replace", fails)
+    with pytest.warns(EnvironmentWarning) as caught:
+        assert_refused(lambda: write_together(new, force=True), FileError, "c cannot be written")
+    assert [path.read_text() for path in new] == ["new", "old", "old"]
+    (previous,) = leftovers(tmp_path)
+    assert (tmp_path / previous).read_text() == "old"
+    (message,) = [str(warning.message) for warning in caught]
+    assert str(tmp_path / "a") in message
+    assert str(tmp_path / previous) in message
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_interrupt_of_the_clean_up_waits_for_its_end(force, tmp_path, monkeypatch):
+    new = {tmp_path / name: "new" for name in "abc"}
+    if force:
+        write_together(dict.fromkeys(new, "old"))
+    patch_os(monkeypatch, "unlink", is_hidden, KeyboardInterrupt(), times=1)
+    with pytest.raises(KeyboardInterrupt):
+        write_together(new, force)
+    assert leftovers(tmp_path) == []
+    assert {path: path.read_text() for path in new} == new
+
+
+def test_a_folder_of_temporary_files_that_remains_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "rename", failing(errno.EIO))
+    monkeypatch.setattr(os, "rmdir", failing(errno.EROFS))
+    with pytest.warns(EnvironmentWarning) as caught:
+        assert_refused(
+            lambda: write_folder(tmp_path / "folder", {"a": "1"}),
+            FileError,
+            os.strerror(errno.EIO),
+        )
+    (leftover,) = leftovers(tmp_path)
+    assert str(tmp_path / leftover) in str(caught[0].message)
+
+
+def test_commands_print_what_remains_as_a_note_and_succeed(tmp_path, monkeypatch, capsys):
+    from jaxsnn.commands.cli import main
+
+    write(tmp_path / "net.nir", graph())
+    patch_os(monkeypatch, "unlink", is_hidden)
+    argv = ["draw", str(tmp_path / "net.nir"), "-o", str(tmp_path / "out.svg"), "--json"]
+    assert main(argv) == 0
+    captured = capsys.readouterr()
+    (leftover,) = leftovers(tmp_path)
+    (note,) = [text for text in json.loads(captured.out)["notes"] if leftover in text]
+    assert captured.err.splitlines().count(f"jaxsnn: note: {note}") == 1
+    assert "<svg" in (tmp_path / "out.svg").read_text()
+
+
+CHILD = """
+import os, sys
+from jaxsnn.nir import read
+
+parent, close = os.getpid(), os.close
+
+
+def failing_in_the_child(handle):
+    if os.getpid() != parent:
+        raise OSError(5, "Input/output error")
+    close(handle)
+
+
+os.close = failing_in_the_child
+print(len(read(sys.argv[1], read_timeout=60.0).nodes))
+"""
+
+
+def test_a_process_that_reads_never_continues_as_its_parent(tmp_path):
+    """Not even if it cannot close what it inherited."""
+    write(tmp_path / "net.nir", graph())
+    process = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "net.nir")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (0, "4\n"), process.stderr

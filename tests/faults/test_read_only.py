@@ -13,6 +13,7 @@ import pytest
 from jaxsnn import output
 from jaxsnn.errors import FileError
 from jaxsnn.output import write_atomically
+from tests.faults import read_only
 from tests.helpers.command_line import ROOT
 from tests.helpers.refusals import assert_refused
 
@@ -52,15 +53,39 @@ def outcomes(tmp_path_factory):
 
 
 def test_commands_refuse_a_read_only_place_before_their_work(outcomes):
-    written = outcomes.pop("run that may write")
+    written = outcomes["run that may write"]
     assert (written["code"], written["began"]) == (0, ["run"])
-    assert len(outcomes) > 20
-    for name, outcome in outcomes.items():
+    refused = {
+        name: outcome
+        for name, outcome in outcomes.items()
+        if outcome["code"] and "began" in outcome
+    }
+    assert len(refused) > 20
+    assert len(refused) == len(read_only.COMMANDS)
+    for name, outcome in refused.items():
         assert outcome["code"] == 2, (name, outcome)
         assert outcome["began"] == [], (name, outcome)
         assert "unexpected" not in outcome["error"], (name, outcome)
         assert outcome["error"].count("\n") == 1, (name, outcome)
         assert any(word in outcome["error"] for word in ("read-only", "Read-only")), (name, outcome)
+
+
+def test_a_disk_that_becomes_read_only_after_the_last_write_is_a_note(outcomes):
+    """The picture is complete, and its temporary file remains."""
+    outcome = outcomes["closed at link"]
+    assert (outcome["code"], outcome["error"]) == (0, "")
+    temporary, picture = outcome["files"]
+    assert picture == "OUT.svg"
+    assert f"closed-link/{temporary} (Read-only file system)" in outcome["notes"]
+
+
+def test_a_disk_that_becomes_read_only_before_is_one_error(outcomes):
+    outcome = outcomes["closed at replace"]
+    assert outcome["code"] == 2
+    assert outcome["error"].count("\n") == 1
+    assert "OUT.svg cannot be written (Read-only file system)" in outcome["error"]
+    (temporary,) = outcome["files"]
+    assert f"closed-replace/{temporary} (Read-only file system)" in outcome["notes"]
 
 
 @pytest.mark.parametrize("force", [False, True])

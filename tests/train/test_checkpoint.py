@@ -1,5 +1,6 @@
 """A run that is killed goes on, bit for bit."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsnn.errors import FileError, JaxsnnError, UsageError
+from jaxsnn.errors import EnvironmentWarning, FileError, JaxsnnError, UsageError
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.train import Dropout, Free, Positive, TrainingStopped, fit
@@ -736,6 +737,46 @@ def test_only_force_removes_what_is_there(tmp_path):
         assert forced.begin(resume=False, state=saved.state, overwrite=True) is None
         forced.save(checkpoint, dict)
         assert_holds("history.jsonl", "last.npz")
+
+
+def fail(*_, **__):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_checkpoint_of_another_run_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch):
+    saved = Checkpoints(tmp_path)
+    checkpoint = begun(opened(saved), saved)
+    forced = checkpoints.Folder(saved.folder, saved.settings, "print", alone=False)
+    assert forced.begin(resume=False, state=saved.state, overwrite=True) is None
+    (saved.folder / "before.npz").write_text("of another run")
+    monkeypatch.setattr(os, "unlink", fail)
+    with pytest.warns(EnvironmentWarning, match=r"before\.npz \(Input/output error\)"):
+        forced.save(checkpoint, dict)
+    unsealed(saved.folder / "last.npz")
+    monkeypatch.undo()
+    forced.save(checkpoint, dict)  # the next one takes its place
+    unsealed(saved.folder / "before.npz")
+    assert not [name for name in os.listdir(saved.folder) if name.startswith(".")]
+
+
+def test_a_second_name_of_the_checkpoint_that_remains_is_reported(monkeypatch, running):
+    path, folder, checkpoint = running
+    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "unlink", fail)
+    monkeypatch.setattr(checkpoints, "_write_lines", lambda *_: None)
+    with pytest.warns(EnvironmentWarning) as caught:
+        assert_refused(
+            lambda: folder.save(checkpoint, dict), FileError, "before.npz cannot be", fix=None
+        )
+    (second,) = [name for name in os.listdir(path) if name.startswith(".")]
+    assert str(path / second) in str(caught[0].message)
+
+
+def test_a_lock_that_cannot_be_closed_hides_no_error(running, monkeypatch):
+    _, folder, _ = running
+    monkeypatch.setattr(os, "close", fail)
+    folder.close()
+    assert folder._lock is None
 
 
 def test_the_first_setting_that_differs_is_named():

@@ -9,9 +9,8 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,21 @@ import jax
 import jax.ffi
 import jaxlib.version
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, warn_of_environment
 from jaxsnn.event.native.native_cache import (
+    UntrustedError,
+    build_folder,
     cache_folder,
-    is_intact,
+    defect,
     keep,
     locked_build,
+    open_intact,
+    prepared_folder,
+    refuse_untrusted_parent,
     remove_leftovers,
     was_built_again,
 )
+from jaxsnn.output import close
 
 _SOURCES = Path(__file__).parent / "source"
 _MAIN = "bindings.cc"
@@ -63,7 +68,7 @@ class NativeLibrary:
     Attributes:
         there: whether JAX can call the library.
         reason: reason for its absence, in one line; if available, its compiler and path.
-        path: path of the library.
+        path: path of the library; None if it was built for this process only.
         handle: handle of the loaded library.
         fix: advice if the library is not available.
     """
@@ -93,7 +98,8 @@ def native_library(dtype: str = "float32") -> NativeLibrary:
         path, handle = _loaded(compiler, dtype)
     except NoLibraryError as error:
         return NativeLibrary(there=False, reason=error.reason, fix=error.fix)
-    reason = f"built by {compiler} into {path}"
+    destination = "for this process only" if path is None else f"into {path}"
+    reason = f"built by {compiler} {destination}"
     return NativeLibrary(there=True, reason=reason, path=path, handle=handle)
 
 
@@ -130,56 +136,97 @@ def _compiler() -> str | None:
     return next((path for name in commands if name and (path := shutil.which(name))), None)
 
 
-def _loaded(compiler: str, dtype: str) -> tuple[Path, ctypes.CDLL]:
+def _loaded(compiler: str, dtype: str) -> tuple[Path | None, ctypes.CDLL]:
     """Return the path of the library and the library itself, loaded and registered. A library that
-    cannot be loaded is rebuilt once.
+    cannot be loaded is rebuilt once. If other users can change the cache folder, the library is
+    built for this process only, and the path is None.
 
     Raises:
         NoLibraryError: it cannot be built, stored or loaded.
     """
-    path = _built(compiler, dtype)
-    with suppress(OSError, AttributeError):
+    with _otherwise(*_does_not_build(compiler)):
+        name = f"native-{dtype}-{_key(compiler)}.so"
+    with _otherwise("there is no cache folder for the native kernels", _OTHER_FOLDER):
+        folder = cache_folder()
+    try:
+        with _otherwise(_cannot_be_stored(folder), _OTHER_FOLDER):
+            folder = prepared_folder()
+    except NoLibraryError as error:
+        if not isinstance(error.__cause__, UntrustedError):
+            raise
+        reason = f"{error.__cause__}, and kernels are not loaded from {folder}"
+        return None, _loaded_once(compiler, dtype, name, reason)
+    path = folder / name
+    _build(compiler, dtype, path)
+    try:
         return path, _register(path, dtype)
-    _built(compiler, dtype, again=True)
+    except (OSError, AttributeError) as error:
+        _build(compiler, dtype, path, again=str(error))
     fix = "set JAXSNN_CACHE_DIR to a folder from which programs may be executed"
     with _otherwise(f"{path} cannot be loaded", fix):
         return path, _register(path, dtype)
 
 
-def _built(compiler: str, dtype: str, *, again: bool = False) -> Path:
-    """Return the path of the library, after building it if it is missing or damaged.
+def _loaded_once(compiler: str, dtype: str, name: str, reason: str) -> ctypes.CDLL:
+    """Return the library, built in a temporary folder, which is removed once it is loaded.
 
     Args:
-        again: replace an existing library, unless it was rebuilt already.
+        reason: reason why the cache folder is not used.
+
+    Raises:
+        NoLibraryError: it cannot be built or loaded.
+    """
+    failure = f"{reason}; they cannot be built in a temporary folder either"
+    with _otherwise(failure, _OTHER_FOLDER), build_folder(None, "jaxsnn-") as private:
+        refuse_untrusted_parent(private)
+        path = private / name
+        with _otherwise(*_does_not_build(compiler)):
+            _compile(compiler, dtype, path)
+        keep(path, path, again=False)
+        handle = _register(path, dtype)
+    fix = "set JAXSNN_CACHE_DIR to a folder that only you can write to"
+    warn_of_environment(f"{reason}; they were compiled for this process only: {fix}")
+    return handle
+
+
+def _does_not_build(compiler: str) -> tuple[str, str]:
+    return f"{compiler} could not build the native kernels", "set CXX to another compiler"
+
+
+def _cannot_be_stored(folder: Path) -> str:
+    return f"the native kernels cannot be stored in {folder} (JAXSNN_CACHE_DIR)"
+
+
+def _build(compiler: str, dtype: str, path: Path, *, again: str = "") -> None:
+    """Build the library if it is missing, damaged or not trusted.
+
+    Args:
+        again: reason to replace an existing library, unless it was rebuilt already.
 
     Raises:
         NoLibraryError: it cannot be built or stored.
     """
-    does_not_build = f"{compiler} could not build the native kernels", "set CXX to another compiler"
-    with _otherwise(*does_not_build):
-        name = f"native-{dtype}-{_key(compiler)}.so"
-    with _otherwise("there is no cache folder for the native kernels", _OTHER_FOLDER):
-        path = cache_folder() / name
-    is_there = was_built_again if again else is_intact
-    if is_there(path):
-        return path
-    with _otherwise(
-        f"the native kernels cannot be stored in {path.parent} (JAXSNN_CACHE_DIR)", _OTHER_FOLDER
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One process builds the library while the others wait. Without file locks each process
-        # builds it, and the last result replaces the others.
-        with locked_build(path) as locked:
-            if is_there(path):
-                return path
-            if locked:
-                remove_leftovers(path)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.stem}-") as folder:
-                built = Path(folder) / path.name
-                with _otherwise(*does_not_build):
-                    _compile(compiler, dtype, built)
-                keep(built, path, again=again)
-    return path
+
+    def is_there() -> bool:
+        return was_built_again(path) if again else defect(path) is None
+
+    if is_there():
+        return
+    # One process builds the library while the others wait. Without file locks each process builds
+    # it, and the last result replaces the others.
+    with _otherwise(_cannot_be_stored(path.parent), _OTHER_FOLDER), locked_build(path) as locked:
+        if is_there():
+            return
+        reason = again or defect(path)
+        if locked:
+            remove_leftovers(path)
+        with build_folder(path.parent, f"{path.stem}-") as folder:
+            built = folder / path.name
+            with _otherwise(*_does_not_build(compiler)):
+                _compile(compiler, dtype, built)
+            keep(built, path, again=bool(again))
+    if reason:
+        warn_of_environment(f"{reason}: the native kernels were built again")
 
 
 def _compile(compiler: str, dtype: str, output: Path) -> None:
@@ -236,12 +283,40 @@ def target_name(target: str, dtype: str) -> str:
     return f"{target}_{dtype}"
 
 
+#: Paths of the loaded libraries, by the loader's handle.
+_LOADED: dict[int, Path] = {}
+
+
 def _register(path: Path, dtype: str) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
+    """Load a library and register its kernels.
+
+    Raises:
+        OSError: it is damaged, not trusted, or cannot be loaded.
+        AttributeError: it lacks a kernel.
+    """
+    library = _load(path)
     handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in TARGETS]
     for target, handler in zip(TARGETS, handlers, strict=True):
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
     return library
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """Load the file that was checked, even if another file takes its name in the meantime."""
+    descriptor = open_intact(path)
+    opened = f"/proc/self/fd/{descriptor}"
+    try:
+        library = ctypes.CDLL(opened if os.path.exists(opened) else str(path))
+        # The loader identifies libraries by their names. Where a program has closed the descriptor
+        # of an earlier library, its number is used again, and the loader returns that library.
+        if _LOADED.setdefault(library._handle, path) != path:
+            raise OSError(f"{path} cannot be distinguished from {_LOADED[library._handle]}")
+    except BaseException as error:
+        close(descriptor)
+        if isinstance(error, OSError):
+            raise OSError(str(error).replace(opened, str(path))) from error
+        raise
+    return library  # with the descriptor open, so that its number is not used again
 
 
 def kernel(

@@ -36,8 +36,10 @@ from jaxsnn.files.array_files import arrays_of
 from jaxsnn.files.opening import read_bytes, refuse_unreadable
 from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.output import (
+    close,
     refuse_link,
     refuse_read_only,
+    remove_files,
     write_arrays,
     write_atomically,
 )
@@ -158,7 +160,7 @@ class Folder:
     def close(self) -> None:
         """Release the lock on the folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            close(self._lock)
             self._lock = None
 
     def begin(
@@ -300,7 +302,7 @@ class Folder:
             _keep_before(self.path)
         write_atomically(self.path / LAST, content, force=True, follow_links=False)
         if self._replaces:  # it is the checkpoint of another run
-            (self.path / BEFORE).unlink(missing_ok=True)
+            remove_files([self.path / BEFORE], "files of another run")
             self._replaces = False
 
     def tidy(self) -> None:
@@ -420,23 +422,24 @@ def _locked(folder: Path) -> int | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        os.close(handle)
+        close(handle)
         raise FileError(
             Text("another run writes checkpoints to {path}", path=folder),
             fix="wait until that run ends, or choose another folder",
         ) from error
     except OSError:  # a file system without locks
-        os.close(handle)
+        close(handle)
         return None
     return handle
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove unfinished files of runs that were killed: nobody else writes here now."""
-    for name in (LAST, BEFORE, BEST, HISTORY):
-        for leftover in folder.glob(f".{name}.*"):
-            with suppress(OSError):
-                leftover.unlink()
+    leftovers: list[Path] = []
+    with suppress(OSError):  # what is wrong with the folder is reported when it is read
+        file_names = (LAST, BEFORE, BEST, HISTORY)
+        leftovers = [path for name in file_names for path in folder.glob(f".{name}.*")]
+    remove_files(leftovers)
 
 
 def _keep_before(folder: Path) -> None:
@@ -452,7 +455,6 @@ def _keep_before(folder: Path) -> None:
             os.replace(last, before)
         else:
             os.replace(second, before)
-            second.unlink(missing_ok=True)  # os.replace keeps it if both names are the same file
     except OSError as error:
         raise FileError(
             Text(
@@ -461,6 +463,8 @@ def _keep_before(folder: Path) -> None:
                 reason=error.strerror or str(error),
             )
         ) from error
+    finally:
+        remove_files([second])  # os.replace keeps it if both names are the same file
 
 
 def _write_lines(path: Path, history: Sequence[EpochRecord]) -> None:

@@ -134,10 +134,13 @@ def aborting_in_one_line(line: str) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.waitpid(relay, 0)
+        # Nothing here may replace the exception that ends the context, nor a result.
+        with suppress(OSError):
+            sys.stderr.flush()
+        with suppress(OSError):
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.waitpid(relay, 0)
 
 
 def _relay(source: int, stderr: int, line: str) -> NoReturn:

@@ -245,9 +245,9 @@ def main() -> None:
                     "synapse_dac_bias": bias,
                 }
             )
+        output.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     finally:
         hxtorch.release_hardware()
-    output.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

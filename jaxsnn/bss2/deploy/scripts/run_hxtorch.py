@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,13 @@ def main() -> None:
     finally:
         hxtorch.release_hardware()
     write_outputs(options.output, net, trains, options.duration)
-    results.remove()
+    try:
+        results.remove()
+    except OSError as error:  # the recording is complete
+        sys.stderr.write(
+            f"files {options.output}.run* could not be removed ({error.strerror}): they are no"
+            " longer needed\n"
+        )
 
 
 if __name__ == "__main__":
