@@ -40,6 +40,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxsnn.bss2.emulate import SPREADS, EmulatedChip, Emulator, Spread
 from jaxsnn.bss2.emulate.connections import prepared, wired
@@ -199,7 +200,7 @@ def figures(
     )
 
 
-def standard_errors(statistic: Callable[[np.ndarray], Sequence[float]], count: int) -> np.ndarray:
+def standard_errors(statistic: Callable[[np.ndarray], ArrayLike], count: int) -> np.ndarray:
     """Return bootstrap standard errors of figures that `statistic` computes from indices of `count`
     samples or chips.
     """
