@@ -205,8 +205,8 @@ def standard_errors(statistic: Callable[[np.ndarray], ArrayLike], count: int) ->
     samples or chips.
     """
     random = np.random.default_rng(0)
-    resamples = [statistic(random.integers(0, count, count)) for _ in range(RESAMPLES)]
-    return np.std(resamples, axis=0)
+    resamples = [np.asarray(statistic(random.integers(0, count, count))) for _ in range(RESAMPLES)]
+    return np.std(np.stack(resamples), axis=0)
 
 
 def shift(
