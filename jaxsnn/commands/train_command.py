@@ -37,6 +37,7 @@ from jaxsnn.commands.reports.report_parts import (
     limitations_section,
     training_results,
 )
+from jaxsnn.console import to_stderr
 from jaxsnn.errors import FileError, UsageError, first_line, suggestion
 from jaxsnn.options import REPORT
 from jaxsnn.train.options import (
@@ -45,7 +46,6 @@ from jaxsnn.train.options import (
     check_options,
     help_of,
     names_in_files,
-    to_stderr,
 )
 from jaxsnn.wording import Option, Text
 
