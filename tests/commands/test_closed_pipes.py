@@ -41,7 +41,11 @@ def closed_pipe():
 @pytest.fixture
 def net(tmp_path, monkeypatch):
     """Folder with a network that fits a chip, in which the command runs."""
-    layers = [build.input(2), build.linear(weight=[[1.0, 0.5]]), build.cubalif(1, tau_mem="10ms", tau_syn="5ms")]
+    layers = [
+        build.input(2),
+        build.linear(weight=[[1.0, 0.5]]),
+        build.cubalif(1, tau_mem="10ms", tau_syn="5ms"),
+    ]
     write(tmp_path / "NET", build.sequential(*layers))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "NET"
@@ -92,8 +96,10 @@ def test_a_program_in_a_closed_pipe_keeps_its_exit_code(
 
 def test_a_file_is_written_although_nobody_reads_the_output(net, closed_pipe, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "jaxsnn.commands.cli", "convert", "NET", "out.nir"]
-        + ["--to", "norse", "--to-dt", "1ms", "--approximate"],
+        [
+            *(sys.executable, "-m", "jaxsnn.commands.cli", "convert", "NET", "out.nir"),
+            *("--to", "norse", "--to-dt", "1ms", "--approximate"),
+        ],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         timeout=120,
