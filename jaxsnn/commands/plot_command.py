@@ -302,19 +302,30 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
 
     from jaxsnn.network.spikes import Events
     from jaxsnn.plot.spike_plots import one_train
-    from jaxsnn.simulation.recordings import load_arrays
+    from jaxsnn.simulation.recordings import load_arrays, saved_events
 
     arrays = load_arrays(path)
     populations = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]
     trains_by_sample: list[dict[str, SpikeTrain]] = []
     for name in populations:
-        time, index = (np.atleast_2d(arrays[f"{name}.{part}"]) for part in ("time", "index"))
+        time, index = saved_events(path, arrays, name)
+        if trains_by_sample and len(time) != len(trains_by_sample):
+            raise FileError(
+                Text(
+                    "{path}: '{first}.time' has {samples} samples, and '{name}.time' has {actual}",
+                    path=path,
+                    first=populations[0],
+                    samples=len(trains_by_sample),
+                    name=name,
+                    actual=len(time),
+                ),
+                fix="pass a file that jaxsnn run wrote",
+            )
         # Unused slots contain the number of neurons.
         full = np.isfinite(time).all()
         size = int(index.max(initial=0)) + int(full)
+        trains_by_sample = trains_by_sample or [{} for _ in range(len(time))]
         for sample in range(len(time)):
-            if sample == len(trains_by_sample):
-                trains_by_sample.append({})
             events: Any = Events(time=time, index=index)
             trains_by_sample[sample][name] = one_train(events, sample, max(size, 1))
     if not trains_by_sample:

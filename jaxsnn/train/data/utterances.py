@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError
 from jaxsnn.files.opening import read_text, refuse_unreadable
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.options import DATA_FOLDER
 from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
@@ -25,6 +26,8 @@ from jaxsnn.wording import Text
 
 #: Length of the longest utterance, frames.
 FRAMES = 29
+#: Labels of the speakers, and bytes of an utterance: 12 channels in double precision.
+_SPEAKERS, _BYTES = tuple("123456789"), FRAMES * 12 * 8
 #: Length of a frame of a signal in tau, and centres of the population code for values of
 #: JapaneseVowels.
 _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
@@ -78,7 +81,7 @@ def japanese_vowels_splits(
         read_ts(Path(folder) / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")
     )
     mean, deviation = np.nanmean(values, axis=(0, 1)), np.nanstd(values, axis=(0, 1))
-    classes = tuple(str(speaker) for speaker in range(1, 10))
+    classes = _SPEAKERS
     everything = Data(x=(values - mean) / deviation, y=labels, classes=classes)
     validation, train = stratified(labels, held_out, [*seed_words(seed), 0])
     training = select_samples(everything, train)
@@ -129,18 +132,32 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     data = next(
         (number for number, line in enumerate(lines) if line.strip().lower() == "@data"), len(lines)
     )
+    # The utterances, and their copy in one array.
+    ByteBudget(path).take("its utterances", 2 * _BYTES * max(len(lines) - data - 1, 0))
     for number, line in enumerate(lines[data + 1 :], data + 2):
         *channels, label = line.split(":")
         try:
             signals = np.array(
                 [[float(value) for value in channel.split(",")] for channel in channels]
             )
-            labels.append(int(label) - 1)
         except ValueError as error:
             raise FileError(
-                Text("{path}, line {line}: {reason}", path=path, line=number, reason=str(error)),
+                Text(
+                    "{path}, line {line}: {reason}", path=path, line=number, reason=str(error)[:100]
+                ),
                 fix="write channels of numbers, followed by a label",
             ) from error
+        if label.strip() not in _SPEAKERS:
+            raise FileError(
+                Text(
+                    "{path}, line {line}: the label is '{label}'",
+                    path=path,
+                    line=number,
+                    label=label[:40],
+                ),
+                fix=f"write the number of a speaker, from {_SPEAKERS[0]} to {_SPEAKERS[-1]}",
+            )
+        labels.append(_SPEAKERS.index(label.strip()))
         if signals.shape[0] != 12 or signals.shape[1] > FRAMES:
             raise FileError(
                 Text(
@@ -150,6 +167,19 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
                     shape=signals.shape,
                 ),
                 fix=f"write 12 channels of up to {FRAMES} frames",
+            )
+        if (wrong := ~(np.abs(signals) <= np.finfo(np.float32).max)).any():
+            channel, frame = (int(axis) for axis in np.argwhere(wrong)[0])
+            raise FileError(
+                Text(
+                    "{path}, line {line}: channel {channel} has {value} in frame {frame}",
+                    path=path,
+                    line=number,
+                    channel=channel,
+                    value=signals[channel, frame],
+                    frame=frame,
+                ),
+                fix="write finite numbers",
             )
         values.append(
             np.pad(signals.T, ((0, FRAMES - signals.shape[1]), (0, 0)), constant_values=np.nan)
