@@ -9,7 +9,7 @@ from dataclasses import replace
 from jaxsnn.bss2.mapping import Mapping, from_json
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize
 from jaxsnn.bss2.search.rounding import BALANCED
-from jaxsnn.files.opening import read_text
+from jaxsnn.files.structured_text import read_parsable_text
 from jaxsnn.nir import Graph
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.wording import Text
@@ -25,7 +25,7 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
         FileError: The file cannot be read, or is not text.
         MappingError: The file is not a mapping.
     """
-    return from_json(read_text(path, "a mapping of jaxsnn map"))
+    return from_json(read_parsable_text(path, "a mapping of jaxsnn map"))
 
 
 def scales_of(mapping: Mapping, graph: Graph) -> Mapped[str, float] | None:

@@ -621,12 +621,10 @@ def ts(channels=12, value="0.5", label="3", frames=2):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"value": "nan"}, "line 2: nan is not a valid value"),
-        ({"value": "-inf"}, "line 2: -inf is not a valid value"),
-        ({"value": "1e300"}, r"line 2: 1e\+300 is not a valid value"),
-        ({"label": "0"}, "line 2: 0 is not a valid label"),
-        ({"label": "10"}, "line 2: 10 is not a valid label"),
-        ({"label": "9" * 5000}, "line 2: Exceeds the limit"),
+        ({"value": "nan"}, "line 2: channel 0 has nan in frame 0"),
+        ({"value": "1e300"}, r"line 2: channel 0 has 1e\+300 in frame 0"),
+        ({"label": "0"}, "line 2: the label is '0'"),
+        ({"label": "9" * 5000}, "line 2: the label is '9999"),
         ({"channels": 13}, "line 2: 13 channels of up to 2 frames"),
         ({"frames": 30}, "line 2: 12 channels of up to 30 frames"),
         ({"frames": 2**17}, "line 2: 12 channels of up to 131072 frames"),
@@ -637,14 +635,6 @@ def test_invalid_utterances_are_refused(options, reason, tmp_path):
     assert_refused(lambda: read_ts(tmp_path / "a.ts"), FileError, reason)
     memory, _ = memory_of(lambda: read_ts(tmp_path / "a.ts"))
     assert memory < 32 * MEBIBYTE
-
-
-def test_utterances_count_as_they_are_in_memory(tmp_path):
-    (tmp_path / "a.ts").write_text(ts() + ts()[6:] * 9)
-    with limit_reading(max_bytes=10 * 29 * 12 * 8):
-        assert read_ts(tmp_path / "a.ts")[0].shape == (10, 29, 12)
-    with limit_reading(max_bytes=10 * 29 * 12 * 8 - 1):
-        assert_refused(lambda: read_ts(tmp_path / "a.ts"), FileError, "line 11")
 
 
 # -- time
