@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.commands.train_command import read_config
+from jaxsnn.console import to_stderr
 from jaxsnn.nir import read, write
 from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.train import TrainOptions, fit
-from jaxsnn.train.options import to_stderr
 
 #: Of the validation samples, %: when a run comes there is noted.
 TARGET = 97.5

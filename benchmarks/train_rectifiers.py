@@ -20,8 +20,8 @@ import torch
 from seeds import each_seed
 
 from jaxsnn.commands.train_command import read_config
+from jaxsnn.console import to_stderr
 from jaxsnn.train.data.labelled_files import load_splits
-from jaxsnn.train.options import to_stderr
 
 #: Samples that are evaluated together.
 AT_ONCE = 1000

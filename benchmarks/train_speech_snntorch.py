@@ -29,13 +29,13 @@ from seeds import each_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jaxsnn.commands.train_command import read_config
+from jaxsnn.console import to_stderr
 from jaxsnn.nir.layer_tables import graph_of_table
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.train.data.augment import augmentation_of
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.named_encoders import make_encoder
-from jaxsnn.train.options import to_stderr
 from jaxsnn.units import parse_time
 
 #: Samples that are evaluated together.

@@ -18,9 +18,9 @@ import snntorch
 import torch
 
 from jaxsnn import from_torch
+from jaxsnn.console import to_stderr
 from jaxsnn.train import TrainOptions, mnist_splits, tune
 from jaxsnn.train.data.datasets import Data
-from jaxsnn.train.options import to_stderr
 
 STEPS, TAU_MEM, TAU_SYN = 25, 10, 5
 

@@ -29,24 +29,13 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     """Return the path if a file can be written there.
 
     Raises:
-        FileError: the path exists and `force` is not set, or is a folder, or its folder does not
-            exist or is read-only.
+        FileError: the path exists and `force` is not set, or is a folder, or its name is too long, or
+            its folder does not exist or is read-only.
     """
     path = Path(path)
     if not path.is_absolute():
         os.getcwd()  # fails if the current folder was deleted
-    try:
-        path.lstat()
-    except ValueError as error:  # the path contains a zero byte
-        raise FileError(
-            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix="choose another name"
-        ) from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            fix = "choose another file name"
-            raise FileError(
-                Text("{path} cannot be written ({error})", path=path, error=error.strerror), fix=fix
-            ) from error
+    _refuse_name(path)
     if path.is_dir():
         raise FileError(
             Text("{path} is a directory", path=path), fix="pass the path of a file in it"
@@ -69,6 +58,68 @@ def refuse_unwritable(path: str | os.PathLike[str], force: bool = False) -> Path
     # With force, the target of a link is overwritten, so the target's folder must be writable.
     refuse_read_only(path, Path(os.path.realpath(path)).parent if force else path.parent)
     return path
+
+
+def _refuse_name(path: Path) -> None:
+    """Refuse a name that the file system does not have, also for the temporary file beside it.
+
+    Raises:
+        FileError: the name contains a zero byte or is too long.
+    """
+    try:
+        path.lstat()
+    except ValueError as error:
+        raise FileError(
+            Text("not a valid file name: {path!r}", path=os.fspath(path)), fix="choose another name"
+        ) from error
+    except OSError as error:
+        _refuse_long_name(path, error)
+    if path.name:
+        try:
+            path.with_name(_temporary_name(path)).lstat()
+        except OSError as error:
+            _refuse_long_name(path, error)
+
+
+def _refuse_long_name(path: Path, error: OSError) -> None:
+    if error.errno == errno.ENAMETOOLONG:
+        raise FileError(
+            Text("{path} cannot be written ({error})", path=path, error=error.strerror),
+            fix="choose another file name",
+        ) from error
+
+
+def refuse_unwritable_folder(folder: Name, file_names: Iterable[str], force: bool = False) -> None:
+    """Refuse a folder in which `write_folder` cannot write the files; folders above it need not exist.
+
+    Args:
+        folder: path of the folder.
+        file_names: names of the files.
+        force: whether files that exist are replaced.
+
+    Raises:
+        FileError: the path is no folder, or one of the folders above it is a file or read-only, or a
+            file in it cannot be written.
+    """
+    folder = Path(folder)
+    _refuse_name(folder)
+    if os.path.lexists(folder):
+        _refuse_no_folder(folder)
+        for name in file_names:
+            refuse_unwritable(folder / name, force)
+        return
+    above = next(path for path in folder.absolute().parents if os.path.lexists(path))
+    _refuse_no_folder(above)
+    refuse_read_only(folder, above)
+    for name in folder.absolute().relative_to(above).parts:
+        _refuse_name(above / name)  # the system checks names only in folders that exist
+
+
+def _refuse_no_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise FileError(
+            Text("{path} exists and is not a folder", path=path), fix="choose another name"
+        )
 
 
 def refuse_read_only(path: Name, folder: Name) -> None:
@@ -216,11 +267,7 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     """
     folder = Path(folder)
     if os.path.lexists(folder):
-        if not folder.is_dir():
-            raise FileError(
-                Text("{path} exists and is not a folder", path=folder),
-                fix="choose another name",
-            )
+        _refuse_no_folder(folder)
         write_together({folder / name: text for name, text in contents.items()}, force)
         return
     stage = folder.with_name(_temporary_name(folder))

@@ -4,9 +4,7 @@ of the entry.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,25 +15,6 @@ from jaxsnn.wording import Text
 
 #: Advice for a mapping that cannot be read.
 MAP_AGAIN = "map the file again"
-
-
-def parse(text: str, fix: str = MAP_AGAIN) -> Any:
-    """Return the content of a JSON document.
-
-    Raises:
-        ValueError, RecursionError: the text is not JSON.
-        MappingError: an object has a key twice.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        ((key, count),) = Counter(key for key, _ in pairs).most_common(1) or [("", 0)]
-        if count > 1:
-            raise MappingError(
-                Text("an object has the key '{key}' {count} times", key=key, count=count), fix=fix
-            )
-        return dict(pairs)
-
-    return json.loads(text, object_pairs_hook=unique)
 
 
 class Entry:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
-from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers, parse
+from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers
 from jaxsnn.bss2.quantization import FIELDS, Quantization, read_quantization
 from jaxsnn.errors import MappingError, first_line, listing, suggestion
+from jaxsnn.files.structured_text import parse_json
 from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
@@ -266,8 +267,8 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
             missing, malformed or unknown.
     """
     try:
-        content = parse(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise MappingError(
             Text("the mapping is not JSON ({error})", error=first_line(error)),
             fix="write a mapping with jaxsnn map",

@@ -13,7 +13,7 @@ from jaxsnn.bss2.search.measured_slopes import MeasuredSlope, slope_table
 from jaxsnn.bss2.search.quantize import Quantized, QuantizeOptions, quantize
 from jaxsnn.bss2.search.rounding import BALANCED
 from jaxsnn.errors import UsageError, listing
-from jaxsnn.files.opening import read_text
+from jaxsnn.files.structured_text import read_parsable_text
 from jaxsnn.nir import Graph
 from jaxsnn.nir.model.changes import Change
 from jaxsnn.options import QUANTIZE_OPTIONS
@@ -32,7 +32,7 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
         FileError: The file cannot be read, or is not text.
         MappingError: The file is not a mapping.
     """
-    return from_json(read_text(path, "a mapping of jaxsnn map"))
+    return from_json(read_parsable_text(path, "a mapping of jaxsnn map"))
 
 
 def quantize_as_mapped(graph: Graph, mapping: Mapping, **options: Any) -> Quantized:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxsnn.commands.example_calls import EXAMPLES
 from jaxsnn.commands.remarks import line_of, similar_lines
-from jaxsnn.errors import EnvironmentWarning, FileError, Problem, UsageError, printable, suggestion
+from jaxsnn.console import print_arriving, to_stderr
+from jaxsnn.errors import EnvironmentWarning, Problem, UsageError, printable, suggestion
 from jaxsnn.options import (
     BIAS,
     BIAS_PERIOD,
@@ -311,7 +311,7 @@ def write_report(arguments: argparse.Namespace, make: Callable[..., str], *parts
     text = make(arguments, *parts)
     write_atomically(arguments.report, text, arguments.force)
     if not arguments.quiet:
-        print(printable(f"jaxsnn: report: {arguments.report}"), file=sys.stderr)
+        to_stderr(f"jaxsnn: report: {arguments.report}")
 
 
 # Values of options
@@ -414,7 +414,7 @@ def add_notes(arguments: argparse.Namespace, remarks: Iterable[str | Problem | C
     arguments.notes = [*_notes_of(arguments), *map(line_of, remarks)]
     if not arguments.quiet:
         for line in similar_lines(remarks, kind="notes", prefix="jaxsnn: note: "):
-            print(printable(line), file=sys.stderr)
+            to_stderr(line)
 
 
 @contextmanager
@@ -459,23 +459,3 @@ def print_outcome(arguments: argparse.Namespace, outcome: Any) -> None:
     else:
         text = printable(outcome.as_text())
     print_arriving(text)
-
-
-def print_arriving(text: str = "", **options: Any) -> None:
-    """Print like `print`, and raise an error if the output cannot be written.
-
-    Raises:
-        FileError: The output cannot be written, for instance because the disk is full.
-    """
-    try:
-        print(text, **options)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        # Discard the buffered text, whose output would fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        message = Text("the output cannot be written ({error})", error=reason)
-        raise FileError(
-            message, fix="free some space, or redirect the output to another place"
-        ) from error

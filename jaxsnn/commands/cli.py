@@ -19,9 +19,10 @@ from importlib import import_module
 from types import ModuleType
 
 from jaxsnn import commands as command_package
-from jaxsnn.commands.arguments import Parser, limits_of, print_arriving, warnings_as_notes
+from jaxsnn.commands.arguments import Parser, limits_of, warnings_as_notes
 from jaxsnn.commands.remarks import line_of
-from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError, printable
+from jaxsnn.console import print_arriving, to_stderr
+from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError
 from jaxsnn.output import as_json, refuse_shared
 from jaxsnn.version import __version__
 from jaxsnn.wording import Text, advice_for
@@ -176,9 +177,6 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
         return code
     except JaxsnnError as error:
         return _failed(argv, error.problem, error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of the output has closed the pipe, which is not an error
-        return 0
     except KeyboardInterrupt:
         return _failed(argv, Problem(code="interrupted", message="interrupted"), 2)
     except MemoryError:
@@ -239,12 +237,11 @@ def _refuse_own_input(arguments: argparse.Namespace) -> None:
 def _failed(argv: Sequence[str], problem: Problem, code: int) -> int:
     """Report the exception that is being handled; with --json on stdout, too."""
     if "--debug" in argv:
-        traceback.print_exc()
-    with suppress(OSError):  # stderr may be closed, too
-        print(printable(f"jaxsnn: error: {line_of(problem)}"), file=sys.stderr)
+        to_stderr(traceback.format_exc().rstrip())
+    to_stderr(f"jaxsnn: error: {line_of(problem)}")
     if "--json" in argv:
         error = {key: text for key, text in problem.as_dict().items() if key != "severity"}
-        with suppress(OSError, FileError):
+        with suppress(FileError):
             print_arriving(as_json({"schema": 1, "ok": False, "error": error}), flush=True)
     return code
 

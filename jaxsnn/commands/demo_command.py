@@ -26,10 +26,10 @@ from jaxsnn.commands.reports.report_parts import (
     limitations_section,
     training_results,
 )
+from jaxsnn.console import print_arriving, to_stderr
 from jaxsnn.errors import FileError, printable, refuse_seed
 from jaxsnn.options import EPOCHS, REPORT, SEED
 from jaxsnn.output import refuse_unwritable, write_json
-from jaxsnn.train.options import to_stderr
 from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     def show(number: int, step: DemoStep) -> None:
         if not arguments.json:
-            print(printable(step_text(number, step)), flush=True)
+            print_arriving(printable(step_text(number, step)), flush=True)
 
     refuse_seed(arguments.seed)
     _prepared(Path(arguments.output), arguments.force)  # the report may be written into this folder

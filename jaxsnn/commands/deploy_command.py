@@ -33,11 +33,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command; exit code 0."""
     from jaxsnn.bss2.deploy import deploy, deployed
     from jaxsnn.bss2.mapping_files import quantize_as_mapped, read_mapping
-    from jaxsnn.output import refuse_shared
+    from jaxsnn.output import refuse_shared, refuse_unwritable_folder
 
     written = {f"{path.name} in the folder of -o": path for path in deployed(arguments.output)}
     read = arguments.file, arguments.mapping, arguments.slope
     refuse_shared(filter(None, read), written)
+    file_names = [path.name for path in written.values()]
+    refuse_unwritable_folder(arguments.output, file_names, arguments.force)
     graph = read_graph(arguments)
     mapping = read_mapping(arguments.mapping)
     quantized = quantize_as_mapped(graph, mapping, **quantization_of(arguments))

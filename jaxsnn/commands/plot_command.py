@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from jaxsnn.commands.arguments import (
     refuse_no_population,
     time_of,
 )
-from jaxsnn.errors import FileError, UsageError, suggestion
+from jaxsnn.errors import FileError, UsageError, first_line, suggestion
 from jaxsnn.options import ENGINE, INPUT, MAX_SPIKES, RECORDING, T_END
 from jaxsnn.wording import Option, Text
 
@@ -117,6 +116,8 @@ def _kind_of(arguments: argparse.Namespace) -> str:
     path = Path(arguments.file)
     if path.suffix == ".npz":
         return "raster"
+    if path.suffix == ".jsonl":
+        return "curve"
     if path.suffix == ".json":
         return "curve" if "epochs" in _document(path) else "floorplan"
     if arguments.recording is not None:
@@ -142,19 +143,24 @@ def _refuse_unused(arguments: argparse.Namespace, kind: str) -> None:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """Read a JSON file; content other than an object is returned as an empty dict.
+    """Read a JSON file, or a file with the record of an epoch in each line; content other than an object
+    is returned as an empty dict.
 
     Raises:
         FileError: the file is not a JSON file.
     """
-    from jaxsnn.files.opening import read_text
+    from jaxsnn.files.structured_text import parse_json, read_parsable_text
 
-    text = read_text(path, "a history or a mapping")
+    text = read_parsable_text(path, "a history or a mapping")
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        if path.suffix == ".jsonl":
+            lines = text.splitlines()
+            return {"epochs": [parse_json(line, allow_nan=True) for line in lines]}
+        document = parse_json(text, allow_nan=True)
+    except ValueError as error:
         raise FileError(
-            Text("{path} is not JSON ({error})", path=path, error=error), fix="pass another file"
+            Text("{path} is not JSON ({error})", path=path, error=first_line(error)),
+            fix="pass another file",
         ) from error
     return document if isinstance(document, dict) else {}
 
@@ -188,12 +194,18 @@ def _weights(arguments: argparse.Namespace) -> Picture:
 
 def _curve(arguments: argparse.Namespace) -> Picture:
     from jaxsnn import plot
+    from jaxsnn.train.loop.history_schema import DRAWN, history_defect, run_defect
 
-    content = _document(Path(arguments.file))
-    if "epochs" not in content:
+    path = Path(arguments.file)
+    content = _document(path)
+    if path.suffix == ".jsonl":
+        defect = history_defect(content["epochs"], DRAWN)
+    else:
+        defect = run_defect(content)
+    if defect:
         raise FileError(
-            Text("{path} is not a training history", path=arguments.file),
-            fix="pass the OUT.history.json of a training run",
+            Text("{path} is not a training history: {reason}", path=path, reason=defect),
+            fix="pass the OUT.history.json of a training run, or history.jsonl of its checkpoints",
         )
     return plot.learning_curve(content)
 
@@ -291,18 +303,30 @@ def saved_trains(path: str) -> list[dict[str, SpikeTrain]]:
     from jaxsnn.files.array_files import load_arrays
     from jaxsnn.network.spikes import Events
     from jaxsnn.plot.spike_plots import one_train
+    from jaxsnn.simulation.recordings import saved_events
 
     arrays = load_arrays(path)
     populations = [key.removesuffix(".time") for key in arrays if key.endswith(".time")]
     trains_by_sample: list[dict[str, SpikeTrain]] = []
     for name in populations:
-        time, index = (np.atleast_2d(arrays[f"{name}.{part}"]) for part in ("time", "index"))
+        time, index = saved_events(path, arrays, name)
+        if trains_by_sample and len(time) != len(trains_by_sample):
+            raise FileError(
+                Text(
+                    "{path}: '{first}.time' has {samples} samples, and '{name}.time' has {actual}",
+                    path=path,
+                    first=populations[0],
+                    samples=len(trains_by_sample),
+                    name=name,
+                    actual=len(time),
+                ),
+                fix="pass a file that jaxsnn run wrote",
+            )
         # Unused slots contain the number of neurons.
         full = np.isfinite(time).all()
         size = int(index.max(initial=0)) + int(full)
+        trains_by_sample = trains_by_sample or [{} for _ in range(len(time))]
         for sample in range(len(time)):
-            if sample == len(trains_by_sample):
-                trains_by_sample.append({})
             events: Any = Events(time=time, index=index)
             trains_by_sample[sample][name] = one_train(events, sample, max(size, 1))
     if not trains_by_sample:

@@ -255,7 +255,7 @@ def run_in_steps(
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
     from jaxsnn.output import write_arrays
-    from jaxsnn.simulation.network_arrays import stepped_inputs
+    from jaxsnn.simulation.network_arrays import refuse_large_rasters, stepped_inputs
     from jaxsnn.simulation.simulate import simulate
 
     network = lower(graph, dtype=np.float32)
@@ -263,6 +263,7 @@ def run_in_steps(
     end = inputs.t_end if t_end is None else t_end
     if end is None and all(hasattr(events, "time") for events in inputs.events.values()):
         raise _endless(source)
+    refuse_large_rasters(inputs, network, end, graph.dialect.dt)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
     write_arrays(output, leaving, force)

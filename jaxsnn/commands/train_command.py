@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tomllib
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,6 +36,7 @@ from jaxsnn.commands.reports.report_parts import (
     limitations_section,
     training_results,
 )
+from jaxsnn.console import to_stderr
 from jaxsnn.errors import FileError, UsageError, first_line, suggestion
 from jaxsnn.options import REPORT
 from jaxsnn.train.options import (
@@ -45,7 +45,6 @@ from jaxsnn.train.options import (
     check_options,
     help_of,
     names_in_files,
-    to_stderr,
 )
 from jaxsnn.wording import Option, Text
 
@@ -155,12 +154,12 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _content(path: str) -> dict[str, Any]:
     """Read a TOML file."""
-    from jaxsnn.files.opening import read_text
+    from jaxsnn.files.structured_text import parse_toml, read_parsable_text
 
-    text = read_text(path, "a configuration in TOML")
+    text = read_parsable_text(path, "a configuration in TOML")
     try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_toml(text)
+    except ValueError as error:
         fix = "write one option per line, such as epochs = 50"
         raise FileError(
             Text("{path} is not TOML ({error})", path=path, error=error), fix=fix

@@ -33,6 +33,8 @@ from jaxsnn.wording import Text
 
 #: Distance from the nearest step, as a fraction of a step, above which an event lies between steps.
 OFF_GRID = 2**-8
+#: Largest number of time steps: steps have 32-bit indices.
+_MOST_STEPS = 2**31 - 1
 
 
 @jax.tree_util.register_dataclass
@@ -142,6 +144,19 @@ def _steps(t_end: float, dt: float | None) -> int:
                 dt=dt,
             ),
             fix=Text("pass a larger {t_end}", t_end=T_END),
+        )
+    if steps > _MOST_STEPS:
+        raise UsageError(
+            Text(
+                "{option} is {t_end:g} s: {steps:.3g} time steps of {dt:g} s, and the largest number is "
+                "{limit}",
+                option=T_END,
+                t_end=float(t_end),
+                steps=float(steps),
+                dt=dt,
+                limit=_MOST_STEPS,
+            ),
+            fix=Text("pass a smaller {t_end} or a larger {dt}", t_end=T_END, dt=DT),
         )
     return steps
 

@@ -422,8 +422,10 @@ def _first(bad: np.ndarray) -> str:
 
 def _refuse_channels(name: str, index: np.ndarray, used: np.ndarray, size: int) -> None:
     """Refuse channels that are not integers, and used channels that the input does not have."""
-    if index.dtype.kind == "f" and not np.array_equal(index, np.rint(index), equal_nan=True):
-        broken = index != np.rint(index)
+    broken = np.zeros(index.shape, bool)
+    if index.dtype.kind == "f":  # unused slots may contain NaN
+        broken = (index != np.rint(index)) & (used | ~np.isnan(index))
+    if broken.any():
         worst = index[broken].flat[0]
         raise UsageError(
             Text(

@@ -36,7 +36,8 @@ def learning_curve(fit: Any, *, title: str = "", ax: Any = None) -> Picture:
     """Draw error rate and loss of a training run by epoch; the axis names the loss.
 
     Args:
-        fit: A `jaxsnn.train.Fit`, or the result of its `as_dict`, such as a history file.
+        fit: A `jaxsnn.train.Fit`, or the result of its `as_dict`, such as a history file; of a run that
+            has not ended, {"epochs": [...]} suffices.
         title: Title of the picture.
         ax: Axes of matplotlib to draw on; default: a new figure.
 
@@ -44,7 +45,7 @@ def learning_curve(fit: Any, *, title: str = "", ax: Any = None) -> Picture:
         UsageError: matplotlib is missing, or there are no epochs.
     """
     run = fit if isinstance(fit, dict) else fit.as_dict()
-    history, best = run["epochs"], run["best_epoch"]
+    history, best, test_accuracy = run["epochs"], run.get("best_epoch"), run.get("test_accuracy")
     if not history:
         raise UsageError("the training run has no epochs", fix="train for at least one epoch")
     canvas = Canvas(ax, 8.0, 4.0)
@@ -57,23 +58,26 @@ def learning_curve(fit: Any, *, title: str = "", ax: Any = None) -> Picture:
             values = 100 * (1 - values) if name == "accuracy" else values
             label = "training" if part == "train" else part
             axes.plot(epochs, values, color=colour, label=label, linewidth=1.4)
-        label = f"best epoch: {best}"
-        axes.axvline(best, color=ORANGE, linewidth=1, linestyle="--", label=label)
+        if best is not None:
+            label = f"best epoch: {best}"
+            axes.axvline(best, color=ORANGE, linewidth=1, linestyle="--", label=label)
         axes.set(xlabel="epoch", yscale="log", xlim=(-0.03 * last, 1.03 * last))
         axes.xaxis.get_major_locator().set_params(integer=True)
         quiet(axes)
-    test_error = 100 * (1 - run["test_accuracy"])
-    if test_error > 0:
+    test_error = None if test_accuracy is None else 100 * (1 - test_accuracy)
+    if test_error:
         label = f"test, evaluated once: {test_error:.2f} %"
         errors.axhline(test_error, color=VERMILION, linewidth=1, linestyle=":", label=label)
     errors.set(ylabel="error rate (%)")
     _plain_numbers(errors.yaxis)
     _plain_numbers(losses.yaxis)
-    losses.set(ylabel=f"loss: {loss_in_words(run['settings'])}")
+    losses.set(ylabel=f"loss: {loss_in_words(run['settings'])}" if "settings" in run else "loss")
     errors.legend(fontsize=8)
     losses.legend(fontsize=8)
     canvas.set_title(title, fontsize=11)
-    alt = f"error and loss by epoch, test error {test_error:.2f} % at epoch {best}"
+    alt = f"error and loss by epoch, {len(history) - 1} epochs"
+    if test_error is not None:
+        alt = f"error and loss by epoch, test error {test_error:.2f} % at epoch {best}"
     return canvas.picture(alt)
 
 
@@ -81,7 +85,7 @@ def loss_in_words(settings: dict[str, Any]) -> str:
     """Return the description of the minimised loss, from the settings of a run."""
     loss = settings.get("loss", {})
     name = loss.get("name", "user-defined loss") if isinstance(loss, dict) else str(loss)
-    return LOSSES.get(name, name)
+    return LOSSES.get(str(name), str(name)[:60])
 
 
 def _plain_numbers(axis: Any) -> None:

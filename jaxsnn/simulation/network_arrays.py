@@ -197,6 +197,50 @@ def stepped_inputs(
     return Inputs(events=recorded_inputs, t_end=end, sample_times=None, notes=notes)
 
 
+def refuse_large_rasters(
+    inputs: Inputs, network: Network, t_end: float | None, dt: float | None
+) -> None:
+    """Refuse events whose sorting into time steps needs more memory than the limit.
+
+    Args:
+        inputs: inputs of the time-stepped engine.
+        network: the network.
+        t_end: seconds, end of the sample; None: that of the inputs, which are arrays.
+        dt: seconds, length of a time step.
+
+    Raises:
+        UsageError: the arrays of an input would exceed the limit.
+    """
+    if t_end is None or dt is None:
+        return
+    for name, events in inputs.events.items():
+        if not hasattr(events, "time"):
+            continue
+        samples, channels = len(np.atleast_2d(events.time)), network.inputs[name]
+        size = t_end / dt * samples * channels * np.dtype(network.dtype).itemsize
+        if size > read_limits().max_bytes:
+            raise UsageError(
+                Text(
+                    "input '{node}': {steps:.3g} time steps of {dt:g} s until {t_end:g} s, {samples} "
+                    "samples and {channels} channels exceed the limit of {limit} bytes",
+                    node=name,
+                    steps=t_end / dt,
+                    dt=dt,
+                    t_end=t_end,
+                    samples=samples,
+                    channels=channels,
+                    limit=read_limits().max_bytes,
+                ),
+                fix=Text(
+                    "pass a smaller {t_end} or a larger {dt}, or set {variable}",
+                    t_end=T_END,
+                    dt=DT,
+                    variable=LIMIT_VARIABLE,
+                ),
+                node=name,
+            )
+
+
 def inputs_by_node(
     input_arrays: Mapping[str, Any], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:

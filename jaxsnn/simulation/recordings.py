@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import Note, UsageError, listing, suggestion
+from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.opening import open_input
 from jaxsnn.network.network import Network
@@ -69,6 +69,68 @@ def load_recording(path: str | os.PathLike[str], network: Network, dt: float | N
     arrays = load_arrays(path)
     inputs = inputs_of(arrays, network)
     return Recording(x=inputs, y=_outputs_of(arrays, network), notes=unread_notes(arrays))
+
+
+def saved_events(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spikes of a node that `jaxsnn run` wrote: times in seconds, sorted or not, and neurons,
+    (samples, events) each; unused slots have the time inf.
+
+    Args:
+        path: path of the file, for messages.
+        arrays: arrays of the file.
+        name: name of the node.
+
+    Raises:
+        FileError: an array is missing, has another type or shape, or has a time or neuron that no spike
+            has.
+    """
+
+    def refused(array: str, reason: Text) -> FileError:
+        return FileError(
+            Text("{path}: '{array}' {reason}", path=path, array=array, reason=reason),
+            fix="pass a file that jaxsnn run wrote",
+            node=name,
+        )
+
+    time_name, index_name = f"{name}.time", f"{name}.index"
+    for key, kinds in ((time_name, "iuf"), (index_name, "iu")):
+        if key not in arrays:
+            raise refused(key, Text("is missing"))
+        if arrays[key].dtype.kind not in kinds:
+            raise refused(key, Text("has dtype {dtype}", dtype=arrays[key].dtype))
+    time, index = arrays[time_name], arrays[index_name]
+    if time.shape != index.shape or time.ndim not in (1, 2):
+        raise refused(
+            time_name,
+            Text(
+                "has shape {shape}, and '{index}' has shape {index_shape}; both must have the same "
+                "shape, (events,) or (samples, events)",
+                shape=time.shape,
+                index=index_name,
+                index_shape=index.shape,
+            ),
+        )
+    time, index = np.atleast_2d(time), np.atleast_2d(index)
+    for key, array, wrong in (
+        (time_name, time, np.isnan(time) | (time < 0)),
+        (index_name, index, (index < 0) | (index > np.iinfo(np.int32).max)),
+    ):
+        if wrong.any():
+            place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
+            raise refused(
+                key,
+                Text(
+                    "has {value:g} at {place}, and must be {requirement}",
+                    value=array[place],
+                    place=place,
+                    requirement="at least 0 s, or inf"
+                    if key == time_name
+                    else "from 0 to 2147483647",
+                ),
+            )
+    return time, index
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:

@@ -9,14 +9,14 @@ or NumPy.
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jaxsnn.errors import UsageError, printable, suggestion
+from jaxsnn.console import to_terminal
+from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.options import (
     CHIP_SEED,
@@ -130,21 +130,6 @@ def option(default: Any, help_text: str, shared: Option | None = None, **details
         details = shared_details | details
     train_option = TrainOption(help=help_text, default=default, **details)
     return field(default=default, metadata={"option": train_option})
-
-
-def to_stderr(line: str) -> None:
-    """Print a line of progress."""
-    sys.stderr.write(printable(line) + "\n")
-    sys.stderr.flush()
-
-
-def to_terminal(line: str) -> None:
-    """Print a line of progress to a terminal or into a notebook's cell, else do nothing."""
-    if "ipykernel" in sys.modules:
-        sys.stdout.write(printable(line) + "\n")
-        sys.stdout.flush()
-    elif sys.stderr.isatty():
-        to_stderr(line)
 
 
 #: Maximum number of epochs of a run.

@@ -709,7 +709,8 @@ def test_each_command_is_one_file():
 
 #: Command with an option that nothing else names.
 GREETING = """
-from jaxsnn.commands.arguments import add_command, print_arriving
+from jaxsnn.commands.arguments import add_command
+from jaxsnn.console import print_arriving
 from jaxsnn.wording import Option
 
 TIMES = Option(name="times", help="how often", metavar="N", default=1, convert=int)

@@ -131,3 +131,94 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
             says=f"--sample is {number}, but the number of samples is 2: pass an index from 0 to 1",
         )
     assert not (tmp_path / "p.png").exists()
+
+
+# -- histories of unknown origin
+
+
+def lines_of(run):
+    return "".join(json.dumps(record) + "\n" for record in run["epochs"])
+
+
+def test_the_history_of_a_run_that_goes_on_is_drawn(tmp_path, capsys):
+    run = history("ttfs")
+    (tmp_path / "history.jsonl").write_text(lines_of(run))
+    content, _ = run_cli_json(capsys, "plot", tmp_path / "history.jsonl", "-o", tmp_path / "p.svg")
+    assert content["kind"] == "curve"
+    drawn = (tmp_path / "p.svg").read_text()
+    assert "best epoch" not in drawn
+    assert "test, evaluated once" not in drawn
+
+
+#: Change of a history, and words of the message.
+BAD_HISTORIES = {
+    "NaN": (
+        lambda run: run["epochs"][1].update(train_loss=float("nan")),
+        ("epoch 1", "train_loss"),
+    ),
+    "infinity": (
+        lambda run: run["epochs"][0].update(gradient=float("inf")),
+        ("epoch 0", "gradient"),
+    ),
+    "text": (
+        lambda run: run["epochs"][2].update(validation_accuracy="x"),
+        ("epoch 2", "'x'", "val"),
+    ),
+    "accuracy of 7": (lambda run: run["epochs"][1].update(train_accuracy=7), ("epoch 1", "7")),
+    "no record": (lambda run: run["epochs"].insert(1, 5), ("epoch 1",)),
+    "no loss": (lambda run: run["epochs"][1].pop("train_loss"), ("epoch 1", "train_loss")),
+    "more": (lambda run: run["epochs"][1].update(more=1), ("epoch 1", "more")),
+    "out of order": (lambda run: run["epochs"].reverse(), ("epoch 0",)),
+    "no epochs": (lambda run: run["epochs"].clear(), ("epochs",)),
+}
+#: As above, of entries that only the file of a run that has ended has.
+BAD_RUNS = {
+    "best epoch": (lambda run: run.update(best_epoch=999), ("best_epoch", "999")),
+    "best epoch of text": (lambda run: run.update(best_epoch="a"), ("best_epoch",)),
+    "test accuracy": (lambda run: run.update(test_accuracy=float("nan")), ("test_accuracy", "nan")),
+    "settings": (lambda run: run.update(settings=[1]), ("settings",)),
+    "no settings": (lambda run: run.pop("settings"), ("settings",)),
+    "epochs a table": (lambda run: run.update(epochs={}), ("epochs",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "ending"),
+    [
+        *((change, ending) for change in BAD_HISTORIES for ending in ("history.json", "jsonl")),
+        *((change, "history.json") for change in BAD_RUNS),
+    ],
+)
+def test_nonsense_in_a_history_is_refused(change, ending, tmp_path, capsys):
+    run = history("ttfs")
+    edit, words = (BAD_HISTORIES | BAD_RUNS)[change]
+    edit(run)
+    path = tmp_path / f"a.{ending}"
+    path.write_text(json.dumps(run) if ending == "history.json" else lines_of(run))
+    line = assert_cli_refused(capsys, "plot", path, "-o", tmp_path / "p.svg")
+    assert path.name in line
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "p.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "[" * 10_000, '{"epoch": 1', "x", "1", '{"a": 1, "a": 2}', "9" * 10_000, "[1e999]"],
+    ids=range(9),
+)
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_a_file_that_is_no_history_is_refused(text, ending, tmp_path, capsys):
+    path = tmp_path / f"a.{ending}"
+    path.write_text(text)
+    line = assert_cli_refused(capsys, "plot", path, "--kind", "curve", "-o", tmp_path / "p.svg")
+    assert "unexpected" not in line
+    assert path.name in line
+
+
+def test_a_history_of_extreme_numbers_is_drawn(tmp_path, capsys):
+    run = history("ttfs")
+    run["epochs"][0].update(train_loss=1e30, validation_loss=-5.0, train_accuracy=1.0)
+    run["epochs"][1].update(train_loss=0.0, validation_loss=1e-300, validation_accuracy=0.0)
+    (tmp_path / "a.history.json").write_text(json.dumps(run))
+    run_cli_json(capsys, "plot", tmp_path / "a.history.json", "-o", tmp_path / "p.png")

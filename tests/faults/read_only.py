@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from jaxsnn.bss2 import mapping_files
 from jaxsnn.bss2.search import portfolio
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
@@ -42,6 +43,7 @@ WORK = (
     (TimeStepped, "run"),
     (TrainingRun, "_epochs"),
     (portfolio, "place_and_route"),
+    (mapping_files, "quantize_as_mapped"),
 )
 
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import resource
 import socket
 import struct
@@ -24,12 +25,11 @@ from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.files.sounds import read_sound
 from jaxsnn.nir import limit_reading, read
 from jaxsnn.train.data.images import mnist_splits, read_idx, read_images
+from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.utterances import read_ts, spoken_splits
 from tests.helpers.refusals import assert_refused
 
 MEBIBYTE = 2**20
-#: Documented memory besides the arrays.
-BESIDE = 512 * MEBIBYTE
 
 
 def memory_of(function):
@@ -144,23 +144,21 @@ def test_the_size_of_a_file_is_checked_before_it_is_read(tmp_path):
 
 def test_a_compressed_array_is_in_memory_once(tmp_path):
     """The process that decodes the array and the one that receives it share the memory."""
-    path, limit = tmp_path / "bomb.nir", 768 * MEBIBYTE
+    path, limit = tmp_path / "bomb.nir", 192 * MEBIBYTE
     with h5py.File(path, "w") as file:
-        file.create_dataset(
+        dataset = file.create_dataset(
             "node/nodes/a/weight",
             shape=(limit // 8 - 1024,),
             dtype="f8",
             chunks=(2**17,),
             compression="gzip",
             compression_opts=9,
-            fillvalue=0,
         )
-        dataset = file["node/nodes/a/weight"]
-        for start in range(0, dataset.shape[0], 2**22):
+        for start in range(0, limit // 8 - 1024, 2**22):
             dataset[start : start + 2**22] = 0
     assert path.stat().st_size < 2 * MEBIBYTE
     together = sampled_memory(lambda: read(path, max_bytes=limit))
-    assert together < limit + BESIDE
+    assert together < 1.5 * limit  # and not twice, for two processes
 
 
 def sampled_memory(function):
@@ -302,7 +300,7 @@ def test_arrays_of_numpy_are_read_with_every_bit(save, tmp_path):
 
 def test_a_zip_bomb_stays_within_the_memory(tmp_path):
     """A member that is larger than the archive and the header of its array say."""
-    path, size = tmp_path / "x.npz", 600 * MEBIBYTE
+    path, size = tmp_path / "x.npz", 160 * MEBIBYTE
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
         file.open("x.npy", "w") as member,
@@ -405,9 +403,9 @@ def test_a_gzip_bomb_stays_within_the_memory(tmp_path):
         (2**31 - 2**20, "exceed the limit"),
         (1000, "more data than the 1000"),
     ):
-        with gzip.open(path, "wb", compresslevel=1) as file:
+        with gzip.GzipFile(path, "wb", compresslevel=1) as file:
             file.write(idx((announced,)))
-            for _ in range(400):
+            for _ in range(150):
                 file.write(bytes(MEBIBYTE))
         assert path.stat().st_size < 3 * MEBIBYTE
         with limit_reading(max_bytes=limit):
@@ -474,13 +472,14 @@ def bomb(size):
     return b"".join(pieces) + compressor.flush()
 
 
-#: Images that need much memory, and a pattern of the message; None: the image may be read.
+#: Images that need much memory, and a pattern of the message, which is empty where Pillow leaves the
+#: text of an image out.
 BOMBS = {
-    "pixels": (lambda: png(60_000, 60_000, b""), "exceed the limit"),
+    "pixels": (lambda: png(60_000, 60_000, b""), "exceeds limit of"),
     "pixels at the limit of Pillow": (lambda: png(13_000, 13_000, b""), "exceed the limit"),
-    "zTXt": (lambda: png(more=chunk(b"zTXt", b"a\0\0" + bomb(2**30))), None),
-    "iTXt": (lambda: png(more=chunk(b"iTXt", b"a\0\1\0\0\0" + bomb(2**30))), None),
-    "iCCP": (lambda: png(more=chunk(b"iCCP", b"a\0\0" + bomb(2**30))), None),
+    "zTXt": (lambda: png(more=chunk(b"zTXt", b"a\0\0" + bomb(2**28))), ""),
+    "iTXt": (lambda: png(more=chunk(b"iTXt", b"a\0\1\0\0\0" + bomb(2**28))), ""),
+    "iCCP": (lambda: png(more=chunk(b"iCCP", b"a\0\0" + bomb(2**28))), ""),
 }
 
 
@@ -491,10 +490,9 @@ def test_images_stay_within_the_memory(case, tmp_path):
     path.write_bytes(make())
     with limit_reading(max_bytes=limit):
         memory, actual = memory_of(lambda: read_pngs([path], ByteBudget(path)))
-    assert memory < limit + BESIDE
+    assert memory < limit + 128 * MEBIBYTE  # and not 256 MiB, as the bombs expand to
     assert "unexpected" not in actual
-    if message is not None:
-        assert message in actual
+    assert re.search(message, actual)
 
 
 def test_all_images_of_a_folder_have_one_process_and_one_time_limit(tmp_path, monkeypatch):
@@ -540,7 +538,7 @@ def test_a_folder_whose_label_is_too_large_is_refused(tmp_path):
 def wav(
     content=bytes(200), rate=8000, kind=1, channels=1, bits=16, frame=None, size=None, parts=b""
 ):
-    frame = channels * bits // 8 if frame is None else frame
+    frame = channels * bits // 8 % 2**16 if frame is None else frame
     layout = struct.pack("<2H2L2H", kind, channels, rate, rate * frame % 2**32, frame, bits)
     size = len(content) if size is None else size
     body = b"WAVEfmt " + struct.pack("<L", 16) + layout + parts
@@ -623,12 +621,10 @@ def ts(channels=12, value="0.5", label="3", frames=2):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"value": "nan"}, "line 2: nan is not a valid value"),
-        ({"value": "-inf"}, "line 2: -inf is not a valid value"),
-        ({"value": "1e300"}, r"line 2: 1e\+300 is not a valid value"),
-        ({"label": "0"}, "line 2: 0 is not a valid label"),
-        ({"label": "10"}, "line 2: 10 is not a valid label"),
-        ({"label": "9" * 5000}, "line 2: Exceeds the limit"),
+        ({"value": "nan"}, "line 2: channel 0 has nan in frame 0"),
+        ({"value": "1e300"}, r"line 2: channel 0 has 1e\+300 in frame 0"),
+        ({"label": "0"}, "line 2: the label is '0'"),
+        ({"label": "9" * 5000}, "line 2: the label is '9999"),
         ({"channels": 13}, "line 2: 13 channels of up to 2 frames"),
         ({"frames": 30}, "line 2: 12 channels of up to 30 frames"),
         ({"frames": 2**17}, "line 2: 12 channels of up to 131072 frames"),
@@ -639,14 +635,6 @@ def test_invalid_utterances_are_refused(options, reason, tmp_path):
     assert_refused(lambda: read_ts(tmp_path / "a.ts"), FileError, reason)
     memory, _ = memory_of(lambda: read_ts(tmp_path / "a.ts"))
     assert memory < 32 * MEBIBYTE
-
-
-def test_utterances_count_as_they_are_in_memory(tmp_path):
-    (tmp_path / "a.ts").write_text(ts() + ts()[6:] * 9)
-    with limit_reading(max_bytes=10 * 29 * 12 * 8):
-        assert read_ts(tmp_path / "a.ts")[0].shape == (10, 29, 12)
-    with limit_reading(max_bytes=10 * 29 * 12 * 8 - 1):
-        assert_refused(lambda: read_ts(tmp_path / "a.ts"), FileError, "line 11")
 
 
 # -- time
@@ -661,7 +649,47 @@ def test_many_small_files_have_one_time_limit(tmp_path):
 
 
 def test_decompression_has_a_time_limit(tmp_path):
-    with gzip.open(tmp_path / "a.gz", "wb", compresslevel=1) as file:
+    with gzip.GzipFile(tmp_path / "a.gz", "wb", compresslevel=1) as file:
         file.write(idx((50 * MEBIBYTE,)) + bytes(50 * MEBIBYTE))
     with limit_reading(read_timeout=1e-3):
         assert_refused(lambda: read_idx(tmp_path / "a.gz"), FileError, "was not read within")
+
+
+# -- numbers of data sets
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["npz", "folder of npy"])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("x_train", np.nan, r"x_train contains 1 NaN among 60 values, the first at \(13, 2\)"),
+        (
+            "x_test",
+            -np.inf,
+            r"x_test contains 1 infinities among 60 values, the first at \(13, 2\)",
+        ),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_with_their_place(
+    folder, key, value, message, tmp_path
+):
+    arrays = {f"x_{part}": np.zeros((20, 3)) for part in ("train", "test")}
+    arrays |= {f"y_{part}": np.arange(20) % 2 for part in ("train", "test")}
+    arrays[key][13, 2] = value
+    source = tmp_path / "data.npz"
+    np.savez(source, **arrays)  # pyright: ignore[reportArgumentType]
+    if folder:
+        source = tmp_path
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+    assert_refused(lambda: load_splits(source), JaxsnnError, message)
+
+
+def test_labels_of_a_folder_count(tmp_path):
+    for part in ("train", "test"):
+        np.save(tmp_path / f"x_{part}.npy", np.zeros((100, 3)))
+        np.save(tmp_path / f"y_{part}.npy", np.arange(100) % 2)
+    with limit_reading(max_bytes=2 * 12 * 100):
+        assert len(load_splits(tmp_path)[0].test) == 100
+    with limit_reading(max_bytes=2 * 12 * 100 - 1):
+        assert_refused(lambda: load_splits(tmp_path), FileError, "'y_train'")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxsnn
+from jaxsnn.console import to_terminal
 from jaxsnn.nir import build
-from jaxsnn.train.options import to_terminal
 from tests.plot.test_pictures import history
 
 

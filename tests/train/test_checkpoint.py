@@ -6,12 +6,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import zipfile
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +26,10 @@ from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir import build
 from jaxsnn.train import Dropout, Free, Positive, TrainingStopped, fit
 from jaxsnn.train.loop import checkpoint as checkpoints
+from jaxsnn.train.loop import history_schema
 from jaxsnn.train.loop.checkpoint import sealed, unsealed
 from jaxsnn.train.loop.constraints import raw_is_particular
+from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.optimisers import optimiser_identity
 from tests.fuzz.other_files import Checkpoints
 from tests.helpers.command_line import DEMO_NET, ROOT, TOLD, call
@@ -458,6 +462,7 @@ EDITS = {
     "failures half": lambda header: header.update(failures=0.5),
     "fingerprint a number": lambda header: header.update(fingerprint=1),
     "notes of numbers": lambda header: header.update(notes=[1]),
+    "version true": lambda header: header.update(version=True),
     "version text": lambda header: header.update(version="2"),
     "version later": lambda header: header.update(version=3),
 }
@@ -467,12 +472,14 @@ NAN, INF = float("nan"), float("inf")
 #: Valid and invalid values of each kind of entry.
 ENTRIES = {
     "is_count": ([0, 1, 10**6], [-1, True, False, 1.0, "1", None, [1]]),
-    "_is_number": ([0, -1.5, INF], [True, "1", None, []]),
-    "_is_positive": ([0.5, 1, 1e-9, 2.0], [0, -1, INF, NAN, True, "1"]),
+    "is_number": ([0, -1.5, 10**300], [True, "1", None, [], INF, -INF, NAN]),
+    "is_amount": ([0, 1.5], [-1e-9, INF, NAN, True]),
+    "_is_fraction": ([0, 0.5, 1, 1 + 2**-21], [-1e-9, 1.001, NAN, True, None]),
+    "_is_small_count": ([0, 2**31 - 1], [2**31, -1, 1.0, True]),
+    "is_positive": ([0.5, 1, 1e-9, 2.0], [0, -1, INF, NAN, True, "1"]),
     "_is_text": (["", "a"], [1, None, ["a"]]),
-    "_numbers_by_name": ([{}, {"a": 1.5, "b": -1}], [[], {"a": "1"}, {"a": 1, "b": True}]),
     "_are_texts": ([[], ["a", ""]], [{}, ["a", 1], "a", None]),
-    "_are_seconds": ([[], [1, 0.5]], [{}, [1, "1"], 1]),
+    "_are_seconds": ([[], [1, 0.5]], [{}, [1, "1"], 1, [-1], [NAN]]),
     "_is_budget": (
         [None, "auto", 0, 5, [], [["a", 3], ["b", "auto"], ["c", None]], [["a", [["b", 1]]]]],
         [-1, True, "many", 1.5, {}, ["a1"], [["a"]], [["a", 1, 2]], [[1, 2]], [["a", -1]]],
@@ -486,10 +493,39 @@ ENTRIES = {
 
 @pytest.mark.parametrize("kind", ENTRIES)
 def test_entries_of_a_header_fit_their_kind_or_do_not(kind):
-    fits = getattr(checkpoints, kind)
+    fits = getattr(checkpoints if hasattr(checkpoints, kind) else history_schema, kind)
     right, wrong = ENTRIES[kind]
     assert [value for value in right if not fits(value)] == []
     assert [value for value in wrong if fits(value)] == []
+
+
+#: Numbers of the record of an epoch that no run writes.
+NONSENSE = {
+    "train_loss": [NAN, INF, "1", None, True],
+    "train_accuracy": [NAN, -0.5, 1.5],
+    "validation_loss": [NAN, -INF, [1.0]],
+    "validation_accuracy": [NAN, INF, 2],
+    "undecided": [NAN, -1, 1.1],
+    "silent": [{"1": NAN}, {"1": -0.1}, {"1": 1.5}, [0.5], None],
+    "spikes": [{"1": NAN}, {"1": INF}, {"1": -1.0}, {"1": None}],
+    "clipped": [NAN, -1.0, 3],
+    "max_spikes": [-1, 2**31, 10**30, 1.5, NAN],
+    "gradient": [NAN, INF, -1.0],
+    "factor": [NAN, 0.0, -1.0, INF],
+    "epoch": [-1, 5, 0.5, NAN, 10**40],
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"), [(name, value) for name, values in NONSENSE.items() for value in values]
+)
+def test_nonsense_in_the_history_is_refused_with_file_epoch_and_entry(entry, value, tmp_path):
+    saved = Checkpoints(tmp_path)
+    path = saved.folder / "last.npz"
+    rewritten(path, lambda header: header["history"][2].update({entry: value}))
+    problem = assert_refused(lambda: unsealed(path), FileError, r"last\.npz")
+    assert "epoch 2" in problem.message
+    assert entry == "epoch" or f"'{entry}'" in problem.message
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "as version 1"])
@@ -497,6 +533,82 @@ def test_entries_of_a_header_fit_their_kind_or_do_not(kind):
 def test_an_edited_header_is_refused_in_one_line(edit, seal, copy):
     rewritten(copy / "last.npz", EDITS[edit], seal, version=2 if seal else 1)
     assert_refused(lambda: unsealed(copy / "last.npz"), JaxsnnError, r"last\.npz")
+
+
+class Counted(NamedTuple):
+    """State of an optimiser that counts its steps, as those of optax do."""
+
+    count: np.ndarray
+    momentum: dict
+
+
+def with_steps(saved):
+    """A checkpoint whose optimiser counts, and the state from which such a run begins."""
+    weights = {"1": np.ones((3, 2), np.float32)}
+    memory = Counted(np.int32(0), {"1": np.zeros((3, 2), np.float32)})
+    state = TrainState(raw=weights, memory=memory, average=None)
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((state, state))]
+    return state, {f"array{number}": array for number, array in enumerate(arrays)}
+
+
+def set_at(place, value):
+    def change(array):
+        array = np.array(array)
+        array[place] = value
+        return array
+
+    return change
+
+
+#: Change of an array, and parts of the message: the entry, and what is wrong with it.
+ARRAYS = {
+    "NaN in a weight": ("array0", set_at((1, 0), np.nan), ("array0", "raw['1']", "nan", "(1, 0)")),
+    "infinity in a momentum": ("array2", set_at((0, 1), -np.inf), ("memory.momentum", "-inf")),
+    "a negative count": ("array1", set_at((), -3), ("array1", "memory.count", "-3")),
+    "NaN in the best weights": ("array3", set_at((2, 1), np.nan), ("best epoch", "raw", "nan")),
+    "another shape": ("array0", lambda array: array[:1], ("array0", "(1, 2)", "(3, 2)")),
+    "an axis more": ("array2", lambda array: array[..., None], ("array2", "(3, 2, 1)")),
+    "another type": ("array0", lambda array: array.astype(float), ("float64", "float32")),
+    "text": ("array0", lambda array: array.astype("U8"), ("array0", "<U8", "float32")),
+    "complex": ("array0", lambda array: array.astype(complex), ("array0", "complex128")),
+    "big endian": ("array0", lambda array: array.astype(">f4"), ("array0", ">f4")),
+    "a float count": ("array1", lambda array: array.astype(np.float32), ("memory.count", "int32")),
+    "no axis": ("array3", lambda array: array.ravel()[0], ("array3", "()")),
+}
+
+
+@pytest.mark.parametrize("change", ARRAYS)
+def test_an_array_that_no_run_writes_is_refused_with_its_entry(change, tmp_path):
+    saved = Checkpoints(tmp_path)
+    path = saved.folder / "last.npz"
+    state, arrays = with_steps(saved)
+    path.write_bytes(sealed(saved.header, arrays))
+    shutil.copy(path, saved.folder / "before.npz")
+    folder = opened(saved)
+    begin = partial(folder.begin, resume=True, state=state, overwrite=False)
+    assert begin() is not None
+    name, edit, words = ARRAYS[change]
+    path.write_bytes(sealed(saved.header, arrays | {name: edit(arrays[name])}))
+    (saved.folder / "before.npz").unlink()
+    problem = assert_refused(begin, JaxsnnError, r"last\.npz")
+    for word in words:
+        assert word in problem.message
+    folder.close()
+
+
+@pytest.mark.parametrize("number", [0, 5, 7, 200])
+def test_another_number_of_arrays_is_refused(number, tmp_path):
+    saved = Checkpoints(tmp_path)
+    state, arrays = with_steps(saved)
+    assert len(arrays) == 6
+    arrays = {f"array{n}": np.zeros(1) for n in range(number)}
+    (saved.folder / "last.npz").write_bytes(sealed(saved.header, arrays))
+    folder = opened(saved)
+    problem = assert_refused(
+        lambda: folder.begin(resume=True, state=state, overwrite=False), UsageError, r"last\.npz"
+    )
+    assert (problem.facts["actual"], problem.facts["expected"]) == (number, 6)
+    folder.close()
 
 
 def test_a_checkpoint_of_before_seals_is_resumed(uninterrupted, copy):
@@ -558,7 +670,22 @@ def chain_of_links(path, victim):
     path.symlink_to("between")
 
 
-#: Links that replace a file of a checkpoint folder; `victim` is a file of the user.
+def linked_pipe(path, victim):
+    os.mkfifo(path.with_name("between"))
+    path.symlink_to("between")
+
+
+def bound_socket(path):
+    before = os.getcwd()
+    os.chdir(path.parent)  # the path of a socket has at most 107 bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(before)
+
+
+#: Links and special files that replace a file of a checkpoint folder; `victim` is a file of the user.
 LINKS = {
     "file": lambda path, victim: path.symlink_to(victim),
     "relative": lambda path, victim: path.symlink_to(os.path.relpath(victim, path.parent)),
@@ -567,6 +694,11 @@ LINKS = {
     "folder": lambda path, victim: path.symlink_to(victim.parent, target_is_directory=True),
     "loop": lambda path, victim: path.symlink_to(path.name),
     "pipe": lambda path, victim: os.mkfifo(path),
+    "link to an endless device": lambda path, victim: path.symlink_to("/dev/zero"),
+    "link to a terminal": lambda path, victim: path.symlink_to("/dev/tty"),
+    "link to a pipe": linked_pipe,
+    "socket": lambda path, victim: bound_socket(path),
+    "a folder": lambda path, victim: path.mkdir(),
 }
 NAMES = ("last.npz", "before.npz", "best.npz", "history.jsonl")
 
@@ -634,6 +766,44 @@ def test_a_link_that_comes_while_a_run_goes_on_is_not_followed(name, kind, victi
     LINKS[kind](path / name, victim)
     assert_refused(lambda: folder.save(checkpoint, dict), FileError, name.replace(".", r"\."))
     untouched(victim)
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("name", [".last.npz.12.ab", ".before.npz.{pid}", ".history.jsonl.7.cd"])
+def test_hidden_names_of_a_folder_are_not_written_through(name, kind, victim, tmp_path):
+    """Names that temporary files may have, of this process, too."""
+    saved = Checkpoints(tmp_path / "run")
+    hidden = saved.folder / name.format(pid=os.getpid())
+    LINKS[kind](hidden, victim)
+    folder = opened(saved)
+    checkpoint = begun(folder, saved)
+    LINKS[kind](hidden.with_name(hidden.name + "1"), victim) if kind == "file" else None
+    folder.save(checkpoint, dict)
+    folder.close()
+    untouched(victim)
+    for existing in ("last.npz", "before.npz", "history.jsonl"):
+        assert (saved.folder / existing).is_file()
+        assert not (saved.folder / existing).is_symlink()
+    assert unsealed(saved.folder / "last.npz")[0]["history"] == saved.header["history"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to a pipe", "dangling", "file of a user"])
+def test_a_folder_of_checkpoints_is_a_folder(kind, victim, tmp_path):
+    path = tmp_path / "run"
+    if kind == "file of a user":
+        path = victim
+    else:
+        LINKS[kind](path, victim)
+    saved = Checkpoints(tmp_path / "other")
+    assert_refused(lambda: opened(saved, path), FileError, path.name)
+    untouched(victim)
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_a_special_file_in_place_of_a_checkpoint_is_not_read(kind, victim, tmp_path):
+    path = tmp_path / "last.npz"
+    LINKS[kind](path, victim)
+    assert_refused(lambda: unsealed(path), FileError, "last.npz")
 
 
 def test_a_hard_link_to_the_history_is_not_written_through(tmp_path, running):

@@ -268,7 +268,7 @@ def test_nan_is_refused_and_inf_is_no_event(part, arrays, tmp_path):
     events = events_of(arrays, **changes, **{f"index_{part}": np.zeros(times.shape, int)})
     load(tmp_path, events)
     times[0, 0] = np.nan
-    message = f"time_{part} contains 1 NaN among {times.size} values: use inf for unused events"
+    message = f"time_{part} contains 1 NaN among {times.size} values, the first at .*: use inf for unused events"
     assert_refused(lambda: load(tmp_path, events), UsageError, message)
 
 

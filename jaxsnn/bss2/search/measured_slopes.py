@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxsnn.bss2.chip import PARAMETERS
-from jaxsnn.bss2.json_entries import Entry, parse
-from jaxsnn.errors import MappingError, Note, UsageError, as_number, shown
-from jaxsnn.files.opening import read_text
+from jaxsnn.bss2.json_entries import Entry
+from jaxsnn.errors import MappingError, Note, UsageError, as_number, first_line, shown
+from jaxsnn.files.structured_text import parse_json, read_parsable_text
 from jaxsnn.options import SLOPE
 from jaxsnn.wording import Text
 
@@ -69,10 +69,11 @@ def slopes_of(text: str) -> Slopes:
 def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
     """Read the measured slopes of a JSON file; see `slopes_of`."""
     try:
-        content = parse(read_text(path, "a table of measured slopes"), fix="correct the file")
-    except (ValueError, RecursionError) as error:
+        content = parse_json(read_parsable_text(path, "a table of measured slopes"))
+    except ValueError as error:
         raise MappingError(
-            Text("{path} is not JSON ({error})", path=path, error=error), fix="correct the file"
+            Text("{path} is not JSON ({error})", path=path, error=first_line(error)),
+            fix="correct the file",
         ) from error
     if not isinstance(content, list) or not content:
         raise MappingError(

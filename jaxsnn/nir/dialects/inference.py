@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import DialectError, JaxsnnError, Problem, UsageError, listing
+from jaxsnn.files.structured_text import parse_json
 from jaxsnn.nir.dialects.dialect_names import PER_NODE
 from jaxsnn.nir.dialects.dialect_options import DialectOptions, parse_options
 from jaxsnn.nir.frameworks.evidence import TOLERANCE, estimate, ties
@@ -613,7 +614,7 @@ def read_tag(graph: Graph) -> tuple[DialectOptions | None, str]:
     if text is None:
         return None, ""
     try:
-        tag = dict(json.loads(str(text)))
+        tag = dict(parse_json(str(text)))
         nodes = {
             name: dict(node_options) for name, node_options in dict(tag.pop("nodes", {})).items()
         }
@@ -679,7 +680,9 @@ def contradicts_tag(graph: Graph) -> bool:
     """Return whether a graph was read differently from the tag in its metadata."""
     if graph.dialect.name is None or read_tag(graph)[0] is None:
         return False
-    tag, current_tag = json.loads(str(graph.metadata[TAG])), json.loads(tag_text(graph.dialect))
+    tag, current_tag = (
+        parse_json(text) for text in (str(graph.metadata[TAG]), tag_text(graph.dialect))
+    )
     if any(current_tag.get(key) != value for key, value in tag.items()):
         return True
     # The numbers decide options that the tag omits, and may have changed since.

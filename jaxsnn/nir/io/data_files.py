@@ -47,7 +47,8 @@ def read_data(path: str | os.PathLike[str]) -> nir.NIRGraphData:
             fix=f"write the file in the format of NIR {_NIR}",
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).strip("'\"")
+        # The text of a KeyError is its argument as Python writes it, in quotes.
+        reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         raise FileError(
             Text("{path} has invalid NIR data: {reason}", path=path, reason=reason),
             fix="write the file again",
@@ -146,6 +147,8 @@ _HELD = {
     "EventData": (("idx", "time"), ("n_neurons", "t_max")),
     "ValuedEventData": (("idx", "time", "value"), ("n_neurons", "t_max")),
 }
+#: Largest number of neurons of an observable: neurons have 32-bit indices.
+_MOST_NEURONS = 2**31 - 1
 #: Attributes of later versions of the format, with the values that have no effect.
 _WITHOUT_EFFECT = {"dynamic_before_transition": False}
 
@@ -207,19 +210,31 @@ def _read(name: str, group: Group) -> Observable:
             f"observable '{name}' has the __type__ {kind}, which is not one of {known_types}"
         )
     _refuse_unknown(f"observable '{name}'", group, *_HELD[kind])
+    for key in _HELD[kind][0]:
+        if key not in group:
+            raise KeyError(f"observable '{name}' has no '{key}'")
     arrays = {key: np.array(entry.value) for key, entry in group.items()}
     if kind == "TimeGriddedData":
         return nir.TimeGriddedData(data=arrays["data"], dt=_number(group, "dt"))
     values: dict[str, Any] = {"value": arrays["value"]} if kind == "ValuedEventData" else {}
     cls = nir.ValuedEventData if values else nir.EventData
-    size, t_max = int(_number(group, "n_neurons")), _number(group, "t_max")
-    return cls(idx=arrays["idx"], time=arrays["time"], n_neurons=size, t_max=t_max, **values)
+    size, t_max = _number(group, "n_neurons"), _number(group, "t_max")
+    if not (0 <= size <= _MOST_NEURONS and size == int(size)):
+        raise ValueError(
+            f"n_neurons of observable '{name}' is {size:g}, not an integer from 0 to {_MOST_NEURONS}"
+        )
+    return cls(idx=arrays["idx"], time=arrays["time"], n_neurons=int(size), t_max=t_max, **values)
 
 
 def _number(group: Group, name: str) -> float:
     if name not in group.attributes:
         raise KeyError(f"the attribute {name} is missing")
-    return float(np.asarray(group.attributes[name].value).reshape(-1)[0])
+    value = np.asarray(group.attributes[name].value)
+    if value.size != 1 or value.dtype.kind not in "biuf":
+        raise ValueError(
+            f"the attribute {name} has dtype {value.dtype} and shape {value.shape}, and is not a number"
+        )
+    return float(value.reshape(-1)[0])
 
 
 def refuse_broken(data: Observable, name: str) -> None:

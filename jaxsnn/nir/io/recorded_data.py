@@ -23,11 +23,15 @@ from nir import TimeGriddedData as TimeGriddedData
 from nir import ValuedEventData as ValuedEventData
 
 from jaxsnn.errors import UsageError
+from jaxsnn.files.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.nir.io.data_files import TOLERANCE, Observable, refuse_broken
 from jaxsnn.nir.io.data_files import read_data as read_data
 from jaxsnn.nir.io.data_files import write_data as write_data
 from jaxsnn.options import DT
 from jaxsnn.wording import Text
+
+#: Bytes of a count in a time step of `bin_events`, with the array of values.
+_COUNT_BYTES = 12
 
 
 def event_data(events: Any, size: int, t_max: float, values: Any = None) -> EventData:
@@ -200,6 +204,25 @@ def bin_events(data: EventData, dt: float, *, move: bool = False, name: str = "d
                 dt=dt,
             ),
             fix="choose a dt that divides t_max",
+        )
+    size, limit = (
+        float(count) * data.n_samples * data.n_neurons * _COUNT_BYTES,
+        read_limits().max_bytes,
+    )
+    if size > limit:
+        raise UsageError(
+            Text(
+                "{name}: {steps:.4g} time steps of {dt:g} s, {samples} samples and {neurons} neurons need "
+                "{size:.3g} bytes; the limit is {limit} bytes",
+                name=name,
+                steps=float(count),
+                dt=dt,
+                samples=data.n_samples,
+                neurons=data.n_neurons,
+                size=size,
+                limit=limit,
+            ),
+            fix=Text("use a larger dt, or set {variable}", variable=LIMIT_VARIABLE),
         )
     used = data.idx >= 0
     sample, neuron, time = np.nonzero(used)[0], data.idx[used], data.time[used].astype(float)

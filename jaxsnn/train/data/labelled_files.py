@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.files.array_files import load_arrays, map_array
+from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
@@ -64,8 +65,8 @@ _PARTS = ("train", "validation", "test")
 _SOUND = "wav:"
 #: Endings of the names of data files in a folder.
 _ENDINGS = (".npy", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz")
-#: Number of samples that are examined together.
-_AT_ONCE = 4096
+#: Number of values that are examined together.
+_AT_ONCE = 2**22
 
 
 def load_splits(
@@ -211,9 +212,12 @@ def _refuse_two_kinds(name: str, arrays: Mapping[str, Any]) -> None:
 
 def _on_disk(name: str) -> dict[str, np.ndarray]:
     """Return the arrays of a folder of .npy files, memory-mapped."""
-    arrays = {}
+    arrays, budget = {}, ByteBudget(name)
     for file in sorted(Path(name).glob("*.npy")):
-        arrays[file.stem] = map_array(file)
+        budget.refuse_late()
+        array = arrays[file.stem] = map_array(file)
+        if file.stem.startswith("y_"):  # labels are copied into memory
+            budget.take(f"'{file.stem}'", array.nbytes + 4 * array.size)
     return arrays
 
 
@@ -267,7 +271,10 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
     x: Any
     if f"x_{part}" in arrays:
         x = _numbers(
-            name, arrays, f"x_{part}", f"replace NaN by numbers, or save {time} and {index} instead"
+            name,
+            arrays,
+            f"x_{part}",
+            f"replace them by numbers, or save {time} and {index} instead",
         )
     elif time in arrays and index in arrays:
         times = _numbers(name, arrays, time, "use inf for unused events")
@@ -307,7 +314,7 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
 
 
 def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -> np.ndarray:
-    """Return an array of numbers, checked to have no NaN."""
+    """Return an array of numbers, checked to have no NaN, and no infinity but for times."""
     array = arrays[key]
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise UsageError(
@@ -320,22 +327,37 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
             ),
             fix="save numbers of shape (samples, ...)",
         )
+    if array.dtype.kind != "f" or array.size == 0:
+        return array
+    invalid = np.isnan if key.startswith("time_") else _not_finite
     # In pieces, because the array may be memory-mapped.
-    missing = sum(
-        int(np.isnan(part).sum()) for part in np.array_split(array, len(array) // _AT_ONCE + 1)
-    )
-    if missing:
+    step = max(_AT_ONCE // (array.size // len(array)), 1)
+    count, first = 0, ()
+    for start in range(0, len(array), step):
+        mask = invalid(array[start : start + step])
+        if count == 0 and mask.any():
+            place = np.unravel_index(int(mask.argmax()), mask.shape)
+            first = (start + int(place[0]), *(int(axis) for axis in place[1:]))
+        count += int(mask.sum())
+    if count:
+        kind = "NaN" if np.isnan(array[first]) else "infinities"
         raise UsageError(
             Text(
-                "{data}: {array} contains {count} NaN among {size} values",
+                "{data}: {array} contains {count} {kind} among {size} values, the first at {index}",
                 data=name,
                 array=key,
-                count=missing,
+                count=count,
+                kind=kind,
                 size=array.size,
+                index=first,
             ),
             fix=instead,
         )
     return array
+
+
+def _not_finite(array: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(array)
 
 
 def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:

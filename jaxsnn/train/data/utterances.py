@@ -27,9 +27,9 @@ from jaxsnn.wording import Text
 
 #: Length of the longest utterance, frames.
 FRAMES = 29
-#: Numbers of channels and speakers of JapaneseVowels, and maximum magnitude of a value, whose square
-#: must be finite.
-_CHANNELS, _SPEAKERS, _LARGEST_VALUE = 12, 9, 1e100
+#: Labels of the speakers, number of channels, and bytes of an utterance in double precision.
+_SPEAKERS, _CHANNELS = tuple("123456789"), 12
+_BYTES = FRAMES * _CHANNELS * 8
 #: Length of a frame of a signal in tau, and centres of the population code for values of
 #: JapaneseVowels.
 _FRAME, _CENTRES = 0.25, (-1.5, -0.9, -0.3, 0.3, 0.9, 1.5)
@@ -83,7 +83,7 @@ def japanese_vowels_splits(
         read_ts(Path(folder) / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST")
     )
     mean, deviation = np.nanmean(values, axis=(0, 1)), np.nanstd(values, axis=(0, 1))
-    classes = tuple(str(speaker) for speaker in range(1, _SPEAKERS + 1))
+    classes = _SPEAKERS
     everything = Data(x=(values - mean) / deviation, y=labels, classes=classes)
     validation, train = stratified(labels, held_out, [*seed_words(seed), 0])
     training = select_samples(everything, train)
@@ -135,9 +135,10 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     data = next(
         (number for number, line in enumerate(lines) if line.strip().lower() == "@data"), len(lines)
     )
+    # The utterances, and their copy in one array.
+    budget.take("its utterances", 2 * _BYTES * max(len(lines) - data - 1, 0))
     for number, line in enumerate(lines[data + 1 :], data + 2):
         budget.refuse_late()
-        budget.take(f"line {number}", FRAMES * _CHANNELS * 8)
         *channels, label = line.split(":", _CHANNELS + 1)
         frames = max((channel.count(",") + 1 for channel in channels), default=0)
         if len(channels) != _CHANNELS or frames > FRAMES:
@@ -155,25 +156,37 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
             signals = np.array(
                 [[float(value) for value in channel.split(",")] for channel in channels]
             )
-            speaker = int(label)
         except ValueError as error:
             raise FileError(
-                Text("{path}, line {line}: {reason}", path=path, line=number, reason=str(error)),
+                Text(
+                    "{path}, line {line}: {reason}", path=path, line=number, reason=str(error)[:100]
+                ),
                 fix="write channels of numbers, followed by a label",
             ) from error
-        if not (np.abs(signals) <= _LARGEST_VALUE).all() or not 1 <= speaker <= _SPEAKERS:
-            invalid = signals[~(np.abs(signals) <= _LARGEST_VALUE)]
+        if label.strip() not in _SPEAKERS:
             raise FileError(
                 Text(
-                    "{path}, line {line}: {value} is not a valid {kind}",
+                    "{path}, line {line}: the label is '{label}'",
                     path=path,
                     line=number,
-                    value=invalid[0] if invalid.size else speaker,
-                    kind="value" if invalid.size else "label",
+                    label=label[:40],
                 ),
-                fix=f"write finite values, and labels from 1 to {_SPEAKERS}",
+                fix=f"write the number of a speaker, from {_SPEAKERS[0]} to {_SPEAKERS[-1]}",
             )
-        labels.append(speaker - 1)
+        labels.append(_SPEAKERS.index(label.strip()))
+        if (wrong := ~(np.abs(signals) <= np.finfo(np.float32).max)).any():
+            channel, frame = (int(axis) for axis in np.argwhere(wrong)[0])
+            raise FileError(
+                Text(
+                    "{path}, line {line}: channel {channel} has {value} in frame {frame}",
+                    path=path,
+                    line=number,
+                    channel=channel,
+                    value=signals[channel, frame],
+                    frame=frame,
+                ),
+                fix="write finite numbers",
+            )
         values.append(
             np.pad(signals.T, ((0, FRAMES - signals.shape[1]), (0, 0)), constant_values=np.nan)
         )

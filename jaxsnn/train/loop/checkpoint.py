@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +29,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError
+from jaxsnn.errors import FileError, UsageError, first_line
 from jaxsnn.event.event_options import BUDGETS
 from jaxsnn.files.array_files import arrays_of
 from jaxsnn.files.opening import read_bytes, refuse_unreadable
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.files.structured_text import parse_json
 from jaxsnn.output import (
     close,
     refuse_link,
@@ -45,6 +45,14 @@ from jaxsnn.output import (
 )
 from jaxsnn.train.loop.epoch import TrainState
 from jaxsnn.train.loop.history import EpochRecord
+from jaxsnn.train.loop.history_schema import (
+    Check,
+    entry_defect,
+    history_defect,
+    is_amount,
+    is_count,
+    is_positive,
+)
 from jaxsnn.train.options import MOST_EPOCHS, OPTIONS
 from jaxsnn.wording import Text
 
@@ -314,11 +322,7 @@ class Folder:
         leaves, structure = jax.tree.flatten((state, state))
         header, arrays = unsealed(path)
         self._refuse_other(path, header)
-        shapes = [(plain.shape, plain.dtype) for plain in map(_plain, leaves)]
-        if [(array.shape, array.dtype) for array in arrays] != shapes:
-            raise UsageError(
-                Text("{path} contains arrays of another network or optimiser", path=path), fix=_SAME
-            )
+        _refuse_other_arrays(path, arrays, (state, state))
         restored = [
             jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
             if _is_key(leaf)
@@ -377,6 +381,88 @@ class Folder:
                 ),
                 fix=_SAME,
             )
+
+
+def _refuse_other_arrays(
+    path: Path, arrays: Sequence[np.ndarray], states: tuple[TrainState, TrainState]
+) -> None:
+    """Refuse arrays whose number, shapes or types are not those of the run's states, and arrays with
+    numbers that no state has.
+
+    Args:
+        path: path of the checkpoint.
+        arrays: arrays of the file.
+        states: the state of the run and that of its best epoch, as they are before the first step.
+
+    Raises:
+        UsageError: the arrays are those of another network or optimiser.
+        FileError: a number is NaN or infinite, or a count of steps is negative.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(states)
+    if len(arrays) != len(leaves):
+        raise UsageError(
+            Text(
+                "{path} contains {actual} arrays, and the state of this run has {expected}: it belongs "
+                "to another network or optimiser",
+                path=path,
+                actual=len(arrays),
+                expected=len(leaves),
+            ),
+            fix=_SAME,
+        )
+    for number, (array, (place, leaf)) in enumerate(zip(arrays, leaves, strict=True)):
+        expected, entry = _plain(leaf), f"array{number} ({_entry_name(place)})"
+        if (array.shape, array.dtype) != (expected.shape, expected.dtype):
+            raise UsageError(
+                Text(
+                    "{path}: {entry} has shape {shape} and dtype {dtype}, and this run has shape "
+                    "{expected_shape} and dtype {expected_dtype}: it belongs to another network or "
+                    "optimiser",
+                    path=path,
+                    entry=entry,
+                    shape=array.shape,
+                    dtype=array.dtype,
+                    expected_shape=expected.shape,
+                    expected_dtype=expected.dtype,
+                ),
+                fix=_SAME,
+            )
+        if _is_key(leaf):
+            continue
+        values, wrong = _impossible_numbers(array, leaf)
+        if wrong.any():
+            index = tuple(int(axis) for axis in np.argwhere(wrong)[0])
+            raise _damaged(
+                path,
+                Text(
+                    "{entry} has {value} at {index}", entry=entry, value=values[index], index=index
+                ),
+            )
+
+
+def _impossible_numbers(array: np.ndarray, leaf: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of an array, and a mask of those that a run cannot reach from a state before
+    the first step: numbers that are no longer finite, and negative counts of steps.
+
+    Args:
+        array: the array as files store it, of the shape of the leaf.
+        leaf: array of the state before the first step.
+    """
+    before = np.asarray(leaf)
+    values = array.view(before.dtype)
+    if before.dtype.kind == "V":  # bfloat16, which has no comparisons
+        before, values = before.astype(np.float32), values.astype(np.float32)
+    if before.dtype.kind == "i" and before.ndim == 0:
+        return values, (values < 0) & (before >= 0)
+    return values, np.isfinite(before) & ~np.isfinite(values)
+
+
+def _entry_name(place: Sequence[Any]) -> str:
+    """Return the name of an array of the states, from its path in the tree."""
+    which, *inner = place
+    return ("state" if which.idx == 0 else "state of the best epoch") + jax.tree_util.keystr(
+        tuple(inner)
+    )
 
 
 def _with_current_fields(value: Any) -> Any:
@@ -500,18 +586,18 @@ def unsealed(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
             is invalid.
     """
     budget = ByteBudget(path)
-    content = read_bytes(path, "a checkpoint", budget=budget)
+    content = read_bytes(path, "a checkpoint", budget=budget, follow_links=False)
     end = content[-_DIGITS - len(_SEAL) :]
     has_seal = end.startswith(_SEAL)
     if has_seal and hashlib.sha256(content[:-_DIGITS]).hexdigest().encode() != end[len(_SEAL) :]:
         raise _damaged(path, "its contents do not match its checksum")
     entries = arrays_of(io.BytesIO(content), len(content), budget)
     try:
-        header = json.loads(entries.pop("header").tobytes().decode())
+        header = parse_json(entries.pop("header").tobytes().decode(), allow_nan=True)
         arrays = [entries.pop(f"array{number}") for number in range(len(entries))]
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError) as error:
         raise _damaged(
-            path, Text("the header or some arrays are missing ({reason})", reason=str(error))
+            path, Text("the header or some arrays are missing ({reason})", reason=first_line(error))
         ) from error
     _refuse_header(path, header)
     if not has_seal and header["version"] != UNSEALED:
@@ -529,25 +615,8 @@ def _damaged(path: str | os.PathLike[str], reason: str) -> FileError:
 # -- schema of the header
 
 
-def is_count(value: Any) -> bool:
-    """Return whether a value of JSON is an integer of at least 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and 0 < value < math.inf
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _numbers_by_name(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def _is_budget(value: Any) -> bool:
@@ -573,7 +642,7 @@ def _are_budgets(value: Any) -> bool:
 
 
 def _are_seconds(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
+    return isinstance(value, list) and all(map(is_amount, value))
 
 
 def _are_texts(value: Any) -> bool:
@@ -581,66 +650,39 @@ def _are_texts(value: Any) -> bool:
 
 
 #: Check of each entry of a header, and the expected kind of value in words.
-_ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_ENTRIES: dict[str, Check] = {
     "settings": (lambda value: isinstance(value, dict), "a table"),
     "fingerprint": (_is_text, "text"),
-    "history": (lambda value: isinstance(value, list) and bool(value), "a list of epochs"),
-    "seconds": (_are_seconds, "a list of numbers"),
+    "seconds": (_are_seconds, "a list of finite numbers of at least 0"),
     "best_epoch": (is_count, "an integer"),
     "budgets": (_are_budgets, f"a table of {', '.join(BUDGETS)}"),
-    "factor": (_is_positive, "a positive number"),
+    "factor": (is_positive, "a finite number above 0"),
     "failures": (is_count, "an integer"),
     "failing_epochs": (is_count, "an integer"),
     "notes": (_are_texts, "a list of sentences"),  # earlier versions wrote none
 }
-_OF_TYPE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (is_count, "an integer"),
-    "float": (_is_number, "a number"),
-    "dict[str, float]": (_numbers_by_name, "a table of numbers"),
-}
-#: Check of each entry of the record of an epoch, and the expected kind in words.
-_RECORD = {field.name: _OF_TYPE[str(field.type)] for field in fields(EpochRecord)}
 
 
 def _refuse_header(path: Path, header: Any) -> None:
     """Refuse a header that differs from the form that `sealed` writes."""
     if not isinstance(header, dict):
         raise _damaged(path, "its header is not a table")
-    if header.get("version") not in (VERSION, UNSEALED):
+    version = header.get("version")
+    if type(version) is not int or version not in (VERSION, UNSEALED):
         raise FileError(
             Text(
                 "{path} has checkpoint version {actual}, and only version {expected} is supported",
                 path=path,
-                actual=header.get("version"),
+                actual=str(version)[:40],
                 expected=VERSION,
             ),
             fix="start the run again in another folder",
         )
-    _refuse_entries(path, {"notes": []} | header, _ENTRIES, "its header")
+    if defect := history_defect(header.get("history")) or entry_defect(
+        {"notes": []} | header, _ENTRIES, "its header"
+    ):
+        raise _damaged(path, defect)
     history = header["history"]
-    for number, record in enumerate(history):
-        location = f"epoch {number} of its history"
-        if not isinstance(record, dict):
-            raise _damaged(path, Text("{location} is not a table", location=location))
-        _refuse_entries(path, record, _RECORD, location)
-        if unknown := [name for name in record if name not in _RECORD]:
-            raise _damaged(
-                path,
-                Text(
-                    "{location} has the unknown entry '{entry}'",
-                    location=location,
-                    entry=unknown[0],
-                ),
-            )
-        if record["epoch"] != number:
-            raise _damaged(
-                path,
-                Text(
-                    "{location} has the epoch number {epoch}",
-                    location=location,
-                    epoch=record["epoch"],
-                ),
-            )
     if len(header["seconds"]) != len(history):
         raise _damaged(
             path,
@@ -659,28 +701,3 @@ def _refuse_header(path: Path, header: Any) -> None:
                 epochs=len(history),
             ),
         )
-
-
-def _refuse_entries(
-    path: Path,
-    content: Mapping[str, Any],
-    expected: Mapping[str, tuple[Callable[[Any], bool], str]],
-    location: str,
-) -> None:
-    for name, (fits, kind) in expected.items():
-        if name not in content:
-            raise _damaged(
-                path, Text("{location} has no entry '{entry}'", location=location, entry=name)
-            )
-        if not fits(content[name]):
-            shown = str(content[name])[:40]
-            raise _damaged(
-                path,
-                Text(
-                    "'{entry}' of {location} is {value}, not {expected}",
-                    entry=name,
-                    location=location,
-                    value=shown,
-                    expected=kind,
-                ),
-            )

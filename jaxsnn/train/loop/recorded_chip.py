@@ -286,7 +286,9 @@ def read_recording(
                 node=name,
             )
         _refuse_events(recorded, name, time, index, population.size)
-        times[name] = by_neuron(time, index, population.size)
+        times[name] = by_neuron(
+            time, np.where(np.isfinite(time), index, -1).astype(np.int64), population.size
+        )
     if unrecorded := [name for name in firing if name not in times]:
         notes.append(
             Text(

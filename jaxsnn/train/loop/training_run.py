@@ -321,8 +321,8 @@ class TrainingRun:
     def _before_training(self) -> None:
         """Evaluate the weights before training: entry 0 of the history."""
         start = time.perf_counter()
-        train = self._evaluate("train")
-        if int(train.result) == Result.NOT_FINITE:
+        train, validation = self._evaluate("train"), self._evaluate("validation", loud=True)
+        if Result.NOT_FINITE in (int(train.result), int(validation.result)):
             problem = self._bad_number(self.state)
             raise SimulationError(
                 Text(
@@ -334,12 +334,7 @@ class TrainingRun:
                 else problem.fix,
                 node="" if problem is None else problem.node,
             )
-        self._record(
-            0,
-            train,
-            self._evaluate("validation", loud=True),
-            time.perf_counter() - start,
-        )
+        self._record(0, train, validation, time.perf_counter() - start)
         self._save()
 
     def _train_epoch(self, epoch: int) -> None:
