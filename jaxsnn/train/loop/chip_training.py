@@ -110,6 +110,7 @@ def on_chip(
         max_spikes=event.max_spikes,
         first_spike_only=event.first_spike_only,
         min_slope=event.min_slope,
+        refractory=device.refractory,
     )
 
 
