@@ -204,7 +204,7 @@ class InTheLoop:
         if (
             isinstance(actual, float)
             and isinstance(chosen, float | int)
-            and not np.isclose(actual, chosen, rtol=1e-6, atol=0)
+            and not np.isclose(actual, chosen, rtol=2**-20, atol=0)
         ):
             raise UsageError(
                 Text(

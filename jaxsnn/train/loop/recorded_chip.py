@@ -226,7 +226,7 @@ def read_recording(
     if (
         refractory is not None
         and recorded_refractory is not None
-        and not np.isclose(refractory, recorded_refractory, rtol=1e-6, atol=0)
+        and not np.isclose(refractory, recorded_refractory, rtol=2**-20, atol=0)
     ):
         raise UsageError(
             Text(
