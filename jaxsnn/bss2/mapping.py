@@ -14,8 +14,8 @@ import numpy as np
 from jaxsnn.bss2.chip import CHIPS, HEMISPHERES, ROW_MODES, Chip, Circuit, Dead, crossbar_nodes
 from jaxsnn.bss2.json_entries import MAP_AGAIN, Entry, integers
 from jaxsnn.bss2.quantization import FIELDS, Quantization, read_quantization
-from jaxsnn.errors import MappingError, first_line, listing, suggestion
-from jaxsnn.files.structured_text import parse_json
+from jaxsnn.errors import MappingError, listing, suggestion
+from jaxsnn.files.structured_text import parse_json, reason_of
 from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
@@ -270,7 +270,7 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
         content = parse_json(text)
     except ValueError as error:
         raise MappingError(
-            Text("the mapping is not JSON ({error})", error=first_line(error)),
+            Text("the mapping is not JSON ({error})", error=reason_of(error)),
             fix="write a mapping with jaxsnn map",
         ) from None
     if (schema := Entry(content, "mapping").integer("schema")) != SCHEMA:

@@ -20,7 +20,7 @@ from jaxsnn.commands.arguments import (
     refuse_no_population,
     time_of,
 )
-from jaxsnn.errors import FileError, UsageError, first_line, suggestion
+from jaxsnn.errors import FileError, UsageError, suggestion
 from jaxsnn.options import ENGINE, INPUT, MAX_SPIKES, RECORDING, T_END
 from jaxsnn.wording import Option, Text
 
@@ -149,7 +149,7 @@ def _document(path: Path) -> dict[str, Any]:
     Raises:
         FileError: the file is not a JSON file.
     """
-    from jaxsnn.files.structured_text import parse_json, read_parsable_text
+    from jaxsnn.files.structured_text import parse_json, read_parsable_text, reason_of
 
     text = read_parsable_text(path, "a history or a mapping")
     try:
@@ -159,7 +159,7 @@ def _document(path: Path) -> dict[str, Any]:
         document = parse_json(text, allow_nan=True)
     except ValueError as error:
         raise FileError(
-            Text("{path} is not JSON ({error})", path=path, error=first_line(error)),
+            Text("{path} is not JSON ({error})", path=path, error=reason_of(error)),
             fix="pass another file",
         ) from error
     return document if isinstance(document, dict) else {}

@@ -154,7 +154,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _content(path: str) -> dict[str, Any]:
     """Read a TOML file."""
-    from jaxsnn.files.structured_text import parse_toml, read_parsable_text
+    from jaxsnn.files.structured_text import parse_toml, read_parsable_text, reason_of
 
     text = read_parsable_text(path, "a configuration in TOML")
     try:
@@ -162,7 +162,7 @@ def _content(path: str) -> dict[str, Any]:
     except ValueError as error:
         fix = "write one option per line, such as epochs = 50"
         raise FileError(
-            Text("{path} is not TOML ({error})", path=path, error=error), fix=fix
+            Text("{path} is not TOML ({error})", path=path, error=reason_of(error)), fix=fix
         ) from error
 
 

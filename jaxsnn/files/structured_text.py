@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jaxsnn.errors import first_line
 from jaxsnn.files.opening import Name, open_input, read_text, size_of
 from jaxsnn.files.read_limits import ByteBudget, read_limits
 from jaxsnn.wording import Text
@@ -100,6 +101,12 @@ def parse_toml(text: str) -> dict[str, Any]:
         )
     _refuse_deep_toml(text)
     return tomllib.loads(text, parse_float=_finite)
+
+
+def reason_of(error: ValueError) -> str:
+    """Return the reason of an error of `parse_json` or `parse_toml` in one line, with its facts."""
+    reason = error.args[0] if error.args else ""
+    return reason if isinstance(reason, Text) else first_line(error)
 
 
 def _too_deep() -> ValueError:

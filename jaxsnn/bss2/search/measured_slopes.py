@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from jaxsnn.bss2.chip import PARAMETERS
 from jaxsnn.bss2.json_entries import Entry
-from jaxsnn.errors import MappingError, Note, UsageError, as_number, first_line, shown
-from jaxsnn.files.structured_text import parse_json, read_parsable_text
+from jaxsnn.errors import MappingError, Note, UsageError, as_number, shown
+from jaxsnn.files.structured_text import parse_json, read_parsable_text, reason_of
 from jaxsnn.options import SLOPE
 from jaxsnn.wording import Text
 
@@ -72,7 +72,7 @@ def read_slopes(path: str | os.PathLike[str]) -> tuple[MeasuredSlope, ...]:
         content = parse_json(read_parsable_text(path, "a table of measured slopes"))
     except ValueError as error:
         raise MappingError(
-            Text("{path} is not JSON ({error})", path=path, error=first_line(error)),
+            Text("{path} is not JSON ({error})", path=path, error=reason_of(error)),
             fix="correct the file",
         ) from error
     if not isinstance(content, list) or not content:
