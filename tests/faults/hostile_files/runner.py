@@ -26,7 +26,10 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
+from jaxsnn.commands import cli
+from jaxsnn.errors import JaxsnnError
 from tests.faults.hostile_files.case import BESIDES, SECONDS, HostileFile, write_companions
+from tests.faults.hostile_files.readers import COMMANDS, FUNCTIONS
 
 _KIBIBYTE, _MEBIBYTE = 2**10, 2**20
 #: Bytes beyond its bound at which a process is stopped.
@@ -42,7 +45,8 @@ class Outcome:
     Attributes:
         exit_code: exit code of the command, or of the error class; None if the process ended by itself
             or was stopped.
-        code, message, fix: of the error.
+        code: code of the error.
+        text: the error as it is printed.
         unexpected: error that is not the package's, or how the process ended; "" if there is none.
         seconds: processor time, including that of reading processes.
         idle: seconds in which nothing was computed, as in waiting for a pipe.
@@ -51,8 +55,7 @@ class Outcome:
 
     exit_code: int | None = None
     code: str = ""
-    message: str = ""
-    fix: str = ""
+    text: str = ""
     unexpected: str = ""
     seconds: float = 0.0
     idle: float = 0.0
@@ -62,24 +65,19 @@ class Outcome:
         """What is wrong with the outcome: empty if the file was refused as it should be."""
         if self.unexpected:
             return [self.unexpected]
+        if not self.text:
+            return [f"not refused (exit code {self.exit_code})"]
         defects = []
-        if not self.message:
-            defects.append(f"not refused (exit code {self.exit_code})")
-        elif hostile.exit_code >= 0 and self.exit_code != hostile.exit_code:
-            defects.append(f"exit code {self.exit_code}, not {hostile.exit_code}: {self.message}")
-        elif self.exit_code not in (1, 2):
-            defects.append(f"exit code {self.exit_code}: {self.message}")
-        if self.code in ("unexpected", "memory"):
-            defects.append(f"code {self.code}: {self.message}")
-        if self.message and "\n" in self.message + self.fix:
-            defects.append(f"more than one line: {self.message!r}")
-        if self.message:
-            said = f"{self.message}: {self.fix}"
-            defects += [
-                f"no {word!r} in: {said}"
-                for word in hostile.words
-                if not re.search(word, said, re.IGNORECASE)
-            ]
+        expected = (1, 2) if hostile.exit_code < 0 else (hostile.exit_code,)
+        if self.exit_code not in expected or self.code in ("unexpected", "memory"):
+            defects.append(f"exit code {self.exit_code}, code '{self.code}'")
+        if "\n" in self.text:
+            defects.append("more than one line")
+        defects += [
+            f"no {word!r}"
+            for word in hostile.words
+            if not re.search(word, self.text, re.IGNORECASE)
+        ]
         bound = hostile.max_bytes + BESIDES
         if self.size > bound:
             defects.append(
@@ -87,7 +85,7 @@ class Outcome:
             )
         if max(self.seconds, self.idle) > SECONDS:
             defects.append(f"{self.seconds:.1f} s of computing, {self.idle:.1f} s of waiting")
-        return defects
+        return [*defects, self.text] if defects else []
 
 
 class ReadingServer:
@@ -248,8 +246,6 @@ def _peak(who: int) -> int:
 
 def _read(request) -> Outcome:
     """Read a file in this process, and return what came of it."""
-    from jaxsnn.errors import JaxsnnError
-
     os.chdir(request["folder"])
     os.environ["JAXSNN_MAX_BYTES"] = str(request["max_bytes"])
     for number in (0, 1, 2):
@@ -259,13 +255,7 @@ def _read(request) -> Outcome:
     try:
         facts = _facts(request)
     except JaxsnnError as error:
-        problem = error.problem
-        facts = {
-            "exit_code": error.exit_code,
-            "code": problem.code,
-            "message": str(problem.message),
-            "fix": str(problem.fix),
-        }
+        facts = {"exit_code": error.exit_code, "code": error.problem.code, "text": str(error)}
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {str(error)[:300]}"
@@ -276,13 +266,9 @@ def _read(request) -> Outcome:
 
 
 def _facts(request):
-    from tests.faults.hostile_files.readers import COMMANDS, FUNCTIONS
-
     if request["reader"] in FUNCTIONS:
         FUNCTIONS[request["reader"]](request["path"])
         return {}
-    from jaxsnn.commands.cli import main
-
     companions = request["companions"]
     argv = [
         word.format(file=request["path"], companions=companions)
@@ -290,12 +276,13 @@ def _facts(request):
     ]
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        exit_code = main([*argv, "--json", "--read-timeout", "5s"])
+        exit_code = cli.main([*argv, "--json", "--read-timeout", "5s"])
     document = json.loads(stdout.getvalue() or "{}")
-    problem = document.get("error") or next(iter(document.get("problems", ())), None)
-    if problem is None:
-        return {"exit_code": exit_code}
-    return {"exit_code": exit_code} | {key: problem[key] for key in ("code", "message", "fix")}
+    if "error" in document:
+        text = stderr.getvalue().rstrip("\n").partition("jaxsnn: error: ")[2]
+        return {"exit_code": exit_code, "code": document["error"]["code"], "text": text}
+    problems = document.get("problems") or [{"code": "", "message": ""}]
+    return {"exit_code": exit_code, "code": problems[0]["code"], "text": problems[0]["message"]}
 
 
 def main(names):
