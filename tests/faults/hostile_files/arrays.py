@@ -345,9 +345,9 @@ for name, arrays in {
     "duration negative": {"t_end": np.float64(-1.0)},
     "duration of text": {"t_end": np.array("soon")},
     "duration of two": {"t_end": np.ones(2)},
-    "fingerprints of numbers": {"inputs": np.ones(3)},
-    "fingerprints of other samples": {"inputs": np.array(["a"] * 2)},
-    "fingerprints of other inputs": {"inputs": np.array(["a"] * 3)},
+    "fingerprints of numbers": {"fingerprint__inputs": np.ones(3)},
+    "fingerprints of other samples": {"fingerprint__inputs": np.array(["a"] * 2)},
+    "fingerprints of other inputs": {"fingerprint__inputs": np.array(["a"] * 3)},
 }.items():
     add(f"chip, {name}", result(**arrays), reader="compare", path="OUT.npz")
 add("chip, no populations", arrays_file(a=SPIKES), reader="compare", path="OUT.npz")
