@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import struct
+from dataclasses import fields
 
 import nir
 import numpy as np
@@ -21,7 +22,8 @@ from jaxsnn.network.inputs import checked_inputs
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.io.data_files import write_data
-from jaxsnn.nir.io.files import Dataset, Group, _image, load
+from jaxsnn.nir.io.files import Dataset, Group, _image
+from jaxsnn.nir.io.reading import read_hdf5
 from jaxsnn.plot.training_plots import learning_curve
 from jaxsnn.simulation.network_arrays import load_inputs
 from jaxsnn.simulation.recordings import load_recording
@@ -58,7 +60,7 @@ class Recordings:
             nodes["output"] = nir.NIRNodeData(observables={"spikes": spikes})
             path = folder / f"{name}.nir"
             write_data(path, nir.NIRGraphData(nodes=nodes))
-            self.documents.append(load(path))
+            self.documents.append(read_hdf5(path, "a recording"))
             self.images.append(path.read_bytes())
 
     def image(self, rng):
@@ -171,17 +173,19 @@ class Streams:
         kind = int(rng.integers(6))
         if kind == 0:
             return mutated_bytes(rng, self.whole)
-        arrays = [np.array(array) for array in self.state.arrays]
+        arrays = {
+            field.name: np.array(getattr(self.state, field.name)) for field in fields(StreamState)
+        }
         if kind == 1:  # sizes that do not belong to the numbers
             place = 48 + 8 * int(rng.integers(4))
             size = int(rng.choice([0, 1, -1, 2, 2**31, 2**60, 2**62, -(2**63)]))
             content = self.whole[:place] + struct.pack("<q", size) + self.whole[place + 8 : -32]
             return content + hashlib.sha256(content).digest()
         for _ in range(int(rng.choice([1, 1, 2, 4]))):
-            array = arrays[int(rng.choice([0, 1, 1, 1, 2, 3, 3, 4, 4]))].reshape(-1)
+            array = arrays[str(rng.choice(list(arrays)))].reshape(-1)
             if array.size:
                 array[int(rng.integers(array.size))] = self._odd(rng, array.dtype)
-        return state_bytes(StreamState(*arrays), self.print)
+        return state_bytes(StreamState(**arrays), self.print)
 
     @staticmethod
     def _odd(rng, dtype):

@@ -27,6 +27,11 @@ def add(name, content, *words, reader="run", path="mail.npz", **options):
     CORPUS.add(f"npz: {name}", content, *words, reader=reader, path=path, **options)
 
 
+def add_archive(name, content, *words, **options):
+    """Add a file that is refused before its arrays are used."""
+    add(name, content, *words, reader="arrays", **options)
+
+
 def sound() -> bytes:
     """Inputs that `jaxsnn run` accepts."""
     return arrays_file(time=TIME, index=INDEX)
@@ -42,33 +47,33 @@ class _Opens:
 # -- containers
 
 for number, keep in enumerate((0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)):
-    add(f"truncated, {number + 1}", sound()[: int(keep * len(sound()))])
+    add_archive(f"truncated, {number + 1}", sound()[: int(keep * len(sound()))])
 for cut in (1, 12, 20, 22):
-    add(f"{cut} bytes short", sound()[:-cut])
-add("text", b"hello")
-add("magic of an archive alone", b"PK\3\4")
-add("end of an archive alone", b"PK\5\6" + bytes(18))
-add("a single array", npy(TIME), "without a name")
-add("a tar archive", b"time.npy".ljust(257, b"\0") + b"ustar" + bytes(800))
-add("an HDF5 file", b"\x89HDF\r\n\x1a\n" + bytes(100))
-add("a pickle", pickle.dumps({"time": TIME}))
-add("checksum of a member", zip_member(b"time.npy", npy(TIME), checksum=7))
-add("encrypted", zip_member(b"time.npy", npy(TIME), flags=1))
-add("compressed with method 99", zip_member(b"time.npy", npy(TIME), method=99))
-add(
+    add_archive(f"{cut} bytes short", sound()[:-cut])
+add_archive("text", b"hello")
+add_archive("magic of an archive alone", b"PK\3\4")
+add_archive("end of an archive alone", b"PK\5\6" + bytes(18))
+add_archive("a single array", npy(TIME), "without a name")
+add_archive("a tar archive", b"time.npy".ljust(257, b"\0") + b"ustar" + bytes(800))
+add_archive("an HDF5 file", b"\x89HDF\r\n\x1a\n" + bytes(100))
+add_archive("a pickle", pickle.dumps({"time": TIME}))
+add_archive("checksum of a member", zip_member(b"time.npy", npy(TIME), checksum=7))
+add_archive("encrypted", zip_member(b"time.npy", npy(TIME), flags=1))
+add_archive("compressed with method 99", zip_member(b"time.npy", npy(TIME), method=99))
+add_archive(
     "compressed with bzip2",
     archive(("time.npy", npy(TIME)), ("index.npy", b"no"), compression=zipfile.ZIP_BZIP2),
 )
-add(
+add_archive(
     "compressed with lzma, no array",
     archive(("time.npy", b"\x93NUMPY"), compression=zipfile.ZIP_LZMA),
 )
-add("deflate that is none", zip_member(b"time.npy", b"\xff" * 200, method=8, size=4000))
-add("member larger than the archive", zip_member(b"time.npy", npy(TIME), packed_size=2**31))
-add("member beyond the archive", zip_member(b"time.npy", npy(TIME), offset=2**31 - 5))
-add("names that differ", zip_member(b"time.npy", npy(TIME), local_name=b"size.npy"))
-add("directory beyond the file", sound()[:-6] + struct.pack("<I", 2**31) + sound()[-2:])
-add(
+add_archive("deflate that is none", zip_member(b"time.npy", b"\xff" * 200, method=8, size=4000))
+add_archive("member larger than the archive", zip_member(b"time.npy", npy(TIME), packed_size=2**31))
+add_archive("member beyond the archive", zip_member(b"time.npy", npy(TIME), offset=2**31 - 5))
+add_archive("names that differ", zip_member(b"time.npy", npy(TIME), local_name=b"size.npy"))
+add_archive("directory beyond the file", sound()[:-6] + struct.pack("<I", 2**31) + sound()[-2:])
+add_archive(
     "twice the same name",
     archive(("time.npy", npy(TIME)), ("time.npy", npy(TIME + 1)), ("index.npy", npy(INDEX))),
     "time",
@@ -81,7 +86,7 @@ add(
 add("absolute path", archive(("/etc/time.npy", npy(TIME)), ("index.npy", npy(INDEX))), "/etc/time")
 add("path of Windows", archive(("C:\\time.npy", npy(TIME)), ("index.npy", npy(INDEX))), r"time")
 add("name with a zero byte", zip_member(b"time.npy\0x", npy(TIME)))
-add("name that steers a terminal", archive(("\x1b[2J.npy", npy(TIME))), "x1b|steer|name")
+add("name that steers a terminal", archive(("\x1b[2J.npy", npy(TIME))), r"\\(x|u00)1b")
 add("name of two lines", archive(("a\nb.npy", npy(TIME))))
 add("name of 60,000 letters", archive(("a" * 60_000 + ".npy", npy(TIME))))
 add(
@@ -89,9 +94,11 @@ add(
     archive(("time.npy", npy(TIME)), ("index.npy", npy(INDEX)), ("notes.txt", b"hello")),
     "notes",
 )
-add("empty member", archive(("time.npy", b""), ("index.npy", npy(INDEX))), "time|empty|magic|EOF")
+add_archive(
+    "empty member", archive(("time.npy", b""), ("index.npy", npy(INDEX))), "time|empty|magic|EOF"
+)
 add("folder as a member", archive(("time/", b""), ("index.npy", npy(INDEX))))
-add("archive in an archive", archive(("time.npy", sound())))
+add_archive("archive in an archive", archive(("time.npy", sound())))
 add("no members", archive())
 
 
@@ -100,7 +107,7 @@ def _many_members(path):
     path.write_bytes(archive(*((name, npy(0)) for name in names)))
 
 
-add("20,000 members", _many_members)
+add_archive("20,000 members", _many_members)
 
 
 # -- bombs
@@ -116,33 +123,35 @@ def _bomb(header: bytes, mebibytes: int, **options) -> bytes:
 
 _GIBIBYTE = npy_header(described(f"({2**27},)"))
 _SMALL = npy_header(described("(4,)"))
-add(
+add_archive(
     "array of 1 GiB in 1 MB",
     lambda path: path.write_bytes(_bomb(_GIBIBYTE, 1024)),
     "16777216 bytes",
 )
-add("1 GiB after an array of four numbers", lambda path: path.write_bytes(_bomb(_SMALL, 1024)))
-add(
+add_archive(
+    "1 GiB after an array of four numbers", lambda path: path.write_bytes(_bomb(_SMALL, 1024))
+)
+add_archive(
     "1 GiB in a member whose size says 160",
     lambda path: path.write_bytes(_bomb(_SMALL, 1024, size=160)),
 )
-add(
+add_archive(
     "1 GiB of header",
     lambda path: path.write_bytes(_bomb(npy_header("", version=(2, 0), length=2**30), 1024)),
 )
-add(
+add_archive(
     "200 entries for the same 1 MiB",
     lambda path: path.write_bytes(
-        zip_member(b"a#.npy", npy_header(described(f"({2**17},)"), bytes(2**20)), count=200)
+        zip_member(b"a.npy", npy_header(described(f"({2**17},)"), bytes(2**20)), count=200)
     ),
-    "16777216 bytes",
+    "'a",
 )
 
 
 # -- headers of arrays
 
 for shape in ("(-1,)", "(3, -1)", "(-2, -3)", f"(-{2**62},)"):
-    add(
+    add_archive(
         f"negative shape {shape}",
         archive(("time.npy", npy_header(described(shape), bytes(800)))),
         "time",
@@ -154,7 +163,9 @@ for shape in (
     "(1000000000, 300)",
     f"({2**62}, 4, 4)",
 ):
-    add(f"shape {shape}", archive(("time.npy", npy_header(described(shape), bytes(800)))), "time")
+    add_archive(
+        f"shape {shape}", archive(("time.npy", npy_header(described(shape), bytes(800)))), "time"
+    )
 for shape in (
     "(1.5,)",
     "('a',)",
@@ -166,7 +177,9 @@ for shape in (
     "{}",
     f"({'1, ' * 70})",
 ):
-    add(f"shape is {shape[:20]}", archive(("time.npy", npy_header(described(shape), bytes(800)))))
+    add_archive(
+        f"shape is {shape[:20]}", archive(("time.npy", npy_header(described(shape), bytes(800))))
+    )
 for name, text in {
     "a call": "__import__('os').system('touch unpickled')",
     "a list": "[1, 2]",
@@ -181,27 +194,27 @@ for name, text in {
     "of 60,000 letters": "{'descr': '" + "a" * 60_000 + "', 'fortran_order': False, 'shape': (3,)}",
     "with a number of 9,000 digits": described("(" + "9" * 9000 + ",)"),
 }.items():
-    add(f"header {name}", archive(("time.npy", npy_header(text, bytes(48)))))
-add(
+    add_archive(f"header {name}", archive(("time.npy", npy_header(text, bytes(48)))))
+add_archive(
     "header longer than the member",
     archive(("time.npy", npy_header(described("(6,)"), length=60_000))),
 )
-add(
+add_archive(
     "header of 4 GB",
     archive(("time.npy", npy_header(described("(6,)"), bytes(48), (2, 0), 2**32 - 1))),
 )
-add(
+add_archive(
     "header of 1 MB",
     archive(("time.npy", npy_header(described("(6,)").ljust(2**20), bytes(48), (2, 0)))),
 )
-add("version 9", archive(("time.npy", b"\x93NUMPY\x09\x09" + npy(TIME)[8:])))
-add("magic of an array", archive(("time.npy", b"\x94NUMPY" + npy(TIME)[6:])))
+add_archive("version 9", archive(("time.npy", b"\x93NUMPY\x09\x09" + npy(TIME)[8:])))
+add_archive("magic of an array", archive(("time.npy", b"\x94NUMPY" + npy(TIME)[6:])))
 for length in (3, 6, 8, 9, 40, 127, 135):
-    add(
+    add_archive(
         f"array of {length} bytes",
         archive(("time.npy", npy(TIME)[:length]), ("index.npy", npy(INDEX))),
     )
-add(
+add_archive(
     "array with 8 bytes more",
     archive(("time.npy", npy(TIME) + bytes(8)), ("index.npy", npy(INDEX))),
     "time",
@@ -209,7 +222,7 @@ add(
 
 # -- types of arrays
 
-add(
+add_archive(
     "object that runs a program",
     archive(
         ("time.npy", npy(np.array([_Opens()], object), allow_pickle=True)),
@@ -218,7 +231,7 @@ add(
     "time",
     "object",
 )
-add(
+add_archive(
     "objects",
     archive(
         ("time.npy", npy(np.array([None, 1], object), allow_pickle=True)), ("index.npy", npy(INDEX))
@@ -248,7 +261,9 @@ for descr in (
     "None",
     "'x' * 9",
 ):
-    add(f"type {descr}", archive(("time.npy", npy_header(described("(3, 2)", descr), bytes(48)))))
+    add_archive(
+        f"type {descr}", archive(("time.npy", npy_header(described("(3, 2)", descr), bytes(48))))
+    )
 
 # -- inputs of a run
 

@@ -219,10 +219,9 @@ def zip_member(
     place_name = name if local_name is None else local_name
     local = b"PK\3\4" + facts + struct.pack("<HH", len(place_name), 0) + place_name + data
     directory = b""
-    for number in range(count):
-        entry_name = name if count == 1 else name.replace(b"#", str(number).encode())
+    for _ in range(count):
         directory += b"PK\1\2" + struct.pack("<H", 20) + facts
-        directory += struct.pack("<HHHHHII", len(entry_name), 0, 0, 0, 0, 0, offset) + entry_name
+        directory += struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, offset) + name
     entries = min(count, 0xFFFF)
     end = struct.pack("<HHHHIIH", 0, 0, entries, entries, len(directory), len(local), 0)
     return local + directory + b"PK\5\6" + end
