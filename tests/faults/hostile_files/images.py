@@ -24,10 +24,14 @@ PIXELS, NUMBERS = idx((4, 3, 3), bytes(36)), idx((4,), bytes([0, 1, 2, 3]))
 
 
 def add_idx(name, *words, images=PIXELS, labels=NUMBERS, end="", **options):
-    """A folder of the training images and labels; a function writes what is no regular file."""
+    """A folder of hostile training images or labels, and of a sound test; a function writes what is no
+    regular file.
+    """
 
     def write(folder):
         folder.mkdir()
+        (folder / "t10k-images-idx3-ubyte").write_bytes(PIXELS)
+        (folder / "t10k-labels-idx1-ubyte").write_bytes(NUMBERS)
         for file_name, content in ((IMAGES + end, images), (LABELS + end, labels)):
             place = folder / file_name
             content(place) if callable(content) else place.write_bytes(content)
@@ -174,7 +178,7 @@ PNG = SIGNATURE + header() + ROWS + END
 
 
 def add_png(name, content, *words, label="0", file="mail.png", companions=True, **options):
-    """A folder of a hostile image among sound ones."""
+    """A folder of a hostile training image among sound ones, and of a sound test."""
 
     def write(folder):
         labelled = folder / "train" / label
@@ -182,8 +186,9 @@ def add_png(name, content, *words, label="0", file="mail.png", companions=True, 
         place = labelled / file
         content(place) if callable(content) else place.write_bytes(content)
         if companions:
-            (folder / "train" / "1").mkdir(exist_ok=True)
-            (folder / "train" / "1" / "1.png").write_bytes(PNG)
+            for part in ("train", "test"):
+                (folder / part / "1").mkdir(parents=True, exist_ok=True)
+                (folder / part / "1" / "1.png").write_bytes(PNG)
 
     CORPUS.add(
         f"png: {name}", write, *(words or ("mail",)), reader="images", path="images", **options

@@ -4,7 +4,7 @@ import json
 
 from jaxsnn.nir import read
 from jaxsnn.simulation.recordings import load_arrays
-from jaxsnn.train.data.images import read_images
+from jaxsnn.train.data.images import mnist_splits
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.utterances import japanese_vowels_splits, spoken_splits
 from jaxsnn.train.loop.checkpoint import Folder
@@ -29,20 +29,12 @@ FUNCTIONS = {
     "arrays": load_arrays,
     "network": read,
     "labelled": lambda path: load_splits(path, 0, outputs=2),
-    "images": lambda path: _images(path),
+    "images": lambda path: mnist_splits(0, folder=path),
     "sounds": lambda path: spoken_splits(0, folder=path),
     "utterances": lambda path: japanese_vowels_splits(0, folder=path),
     "checkpoint": _checkpoint,
     "stream": _stream,
 }
-
-
-def _images(path):
-    """Read the training images, and check their labels against the classes of the task."""
-    from jaxsnn.train.data.images import mnist_splits
-
-    if read_images(path, "train") is not None:
-        mnist_splits(0, folder=path)
 
 
 #: Name -> arguments of a command; {file} is the hostile file, {companions} the folder of sound ones.
