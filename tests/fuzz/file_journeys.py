@@ -333,21 +333,28 @@ def _counted(kind, numbers, workers, deadline):
     """Print how the files of a kind ended; return how many there were, and of how many the ending was
     not expected.
     """
-    counts, findings, start = collections.Counter(), {}, time.monotonic()
+    counts, findings = collections.Counter(), {}
+    start, computing = time.monotonic(), _computing()
     for number, ended, stage, text in endings(kind, numbers, workers, deadline):
         counts[f"{ended} at {stage}"] += 1
         if ended == "unexpected":
             findings.setdefault(text.rpartition("(")[2] or text, (number, stage, text))
-    took, files = time.monotonic() - start, counts.total()
+    took, files, computing = time.monotonic() - start, counts.total(), _computing() - computing
     unexpected = sum(count for ended, count in counts.items() if ended.startswith("unexpected"))
     lines = [f"{kind} {number}, {stage}: {text}" for number, stage, text in findings.values()]
     lines += [f"{ended}: {count}" for ended, count in sorted(counts.items())]
     lines.append(
-        f"{kind}: {files} files, {unexpected} unexpected, {files / took:.1f} files per second"
+        f"{kind}: {files} files, {unexpected} unexpected, {files / took:.1f} files per second, "
+        f"{computing:.1f} s of computing"
     )
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
     return files, unexpected
+
+
+def _computing():
+    """Seconds of processor time of all processes that have ended."""
+    return sum(os.times()[2:4])
 
 
 #: Comments around the table of a page.

@@ -52,7 +52,7 @@ for cut in (1, 12, 20, 22):
     add_archive(f"{cut} bytes short", sound()[:-cut])
 add_archive("text", b"hello")
 add_archive("magic of an archive alone", b"PK\3\4")
-add_archive("end of an archive alone", b"PK\5\6" + bytes(18))
+add("end of an archive alone", b"PK\5\6" + bytes(18))
 add_archive("a single array", npy(TIME), "without a name")
 add_archive("a tar archive", b"time.npy".ljust(257, b"\0") + b"ustar" + bytes(800))
 add_archive("an HDF5 file", b"\x89HDF\r\n\x1a\n" + bytes(100))
