@@ -102,6 +102,8 @@ def write_companions(folder: Path) -> None:
         build.linear(weight=np.eye(2, 4)),
         build.lif(2, tau="10ms", r=10.0),
         dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
         dt="1ms",
     )
     write(folder / "steps.nir", steps, force=True)
