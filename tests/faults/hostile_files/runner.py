@@ -281,7 +281,8 @@ def _facts(request):
     if "error" in document:
         text = stderr.getvalue().rstrip("\n").partition("jaxsnn: error: ")[2]
         return {"exit_code": exit_code, "code": document["error"]["code"], "text": text}
-    problems = document.get("problems") or [{"code": "", "message": ""}]
+    problems = document.get("problems") or document.get("violations")
+    problems = problems or [{"code": "", "message": ""}]
     return {"exit_code": exit_code, "code": problems[0]["code"], "text": problems[0]["message"]}
 
 
