@@ -32,6 +32,11 @@ def add_archive(name, content, *words, **options):
     add(name, content, *words, reader="arrays", **options)
 
 
+def add_steps(name, content, *words):
+    """Add inputs in time steps, whose length the command specifies."""
+    add(name, content, *words, reader="run in steps")
+
+
 def sound() -> bytes:
     """Inputs that `jaxsnn run` accepts."""
     return arrays_file(time=TIME, index=INDEX)
@@ -103,11 +108,11 @@ add("no members", archive())
 
 
 def _many_members(path):
-    names = (f"a{number}.npy" for number in range(20_000))
+    names = (f"a{number}.npy" for number in range(70_000))
     path.write_bytes(archive(*((name, npy(0)) for name in names)))
 
 
-add_archive("20,000 members", _many_members)
+add_archive("70,000 members", _many_members)
 
 
 # -- bombs
@@ -295,13 +300,13 @@ for name, array in {
 add("values NaN", arrays_file(time=TIME, index=INDEX, value=np.full((3, 2), np.nan)), "input")
 add("values infinite", arrays_file(time=TIME, index=INDEX, value=np.full((3, 2), np.inf)), "input")
 add("values of another shape", arrays_file(time=TIME, index=INDEX, value=np.ones(3)), "input")
-add("steps NaN", arrays_file(x=np.full((5, 1, 4), np.nan)), "input")
-add("steps infinite", arrays_file(x=np.full((5, 1, 4), np.inf)), "input")
-add("steps of five channels", arrays_file(x=np.zeros((5, 1, 5))), "5")
-add("steps of no axis", arrays_file(x=np.float64(3.0)), "input|x")
-add("steps of texts", arrays_file(x=np.full((5, 1, 4), "a")), "input|x")
-add("steps complex", arrays_file(x=np.zeros((5, 1, 4), complex)), "input|x")
-add("steps and events", arrays_file(x=np.zeros((5, 1, 4)), time=TIME, index=INDEX), "twice")
+add_steps("steps NaN", arrays_file(x=np.full((5, 1, 4), np.nan)), "input")
+add_steps("steps infinite", arrays_file(x=np.full((5, 1, 4), np.inf)), "input")
+add_steps("steps of five channels", arrays_file(x=np.zeros((5, 1, 5))), "5")
+add_steps("steps of no axis", arrays_file(x=np.float64(3.0)), "input|x")
+add_steps("steps of texts", arrays_file(x=np.full((5, 1, 4), "a")), "input|x")
+add_steps("steps complex", arrays_file(x=np.zeros((5, 1, 4), complex)), "input|x")
+add_steps("steps and events", arrays_file(x=np.zeros((5, 1, 4)), time=TIME, index=INDEX), "twice")
 add("no inputs", arrays_file(a=TIME), "input")
 add("inputs of another node", arrays_file(other__time=TIME, other__index=INDEX), "other|input")
 add("no samples", arrays_file(time=TIME[:0], index=INDEX[:0]), "input")

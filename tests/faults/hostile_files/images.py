@@ -58,8 +58,8 @@ for kind in (0, 7, 10, 15, 255):
 add_idx("type of larger numbers", IMAGES, images=idx((4, 3, 3), bytes(144), 12))
 add_idx("signed bytes", IMAGES, images=idx((4, 3, 3), bytes(36), 9))
 add_idx("numbers NaN", IMAGES, images=idx((4, 3, 3), np.full(36, np.nan, ">f4").tobytes(), 13))
-add_idx("labels NaN", LABELS, labels=idx((4,), np.full(4, np.nan, ">f8").tobytes(), 14))
-add_idx("labels of halves", LABELS, labels=idx((4,), np.full(4, 0.5, ">f4").tobytes(), 13))
+add_idx("labels NaN", "labels", labels=idx((4,), np.full(4, np.nan, ">f8").tobytes(), 14))
+add_idx("labels of halves", "labels", labels=idx((4,), np.full(4, 0.5, ">f4").tobytes(), 13))
 add_idx("labels negative", "-1", labels=idx((4,), b"\xff" * 4, 9))
 add_idx("labels 255", "255", labels=idx((4,), b"\xff" * 4))
 add_idx("labels 2^31 - 1", "2147483647", labels=idx((4,), b"\x7f\xff\xff\xff" * 4, 12))
@@ -70,7 +70,7 @@ add_idx("two axes", IMAGES, images=idx((4, 9), bytes(36)))
 add_idx("four axes", IMAGES, images=idx((4, 3, 3, 1), bytes(36)))
 add_idx("255 axes", IMAGES, images=idx((1,) * 255, b"\0"))
 add_idx("255 axes without sizes", IMAGES, images=idx((4,), bytes(4), axes=255))
-add_idx("no images", IMAGES, images=idx((0, 3, 3), b""), labels=idx((0,), b""))
+add_idx("no images", "train", images=idx((0, 3, 3), b""), labels=idx((0,), b""))
 add_idx("images without pixels", IMAGES, images=idx((4, 0, 3), b""))
 add_idx("sizes 2^32 - 1", IMAGES, images=idx((2**32 - 1,) * 3, bytes(36)))
 add_idx("sizes whose product is 0 modulo 2^64", IMAGES, images=idx((2**31, 2**31, 4), b""))
@@ -131,12 +131,20 @@ def _bomb(header, mebibytes):
 
 
 _LARGE = idx((2**20, 32, 32), b"")
-add_gzip("1 GiB, as the header says", IMAGES, "1073741824 bytes", images=_bomb(_LARGE, 1024))
+add_gzip("1 GiB, as the header says", "1073741824 bytes", images=_bomb(_LARGE, 1024))
 add_gzip("2 GiB, without an idx header", IMAGES, images=_bomb(b"", 2048))
 add_gzip("1 GiB after four images", IMAGES, images=_bomb(idx((4, 3, 3), b""), 1024))
 add_gzip("1 GiB after four labels", LABELS, labels=_bomb(idx((4,), b""), 1024))
-add_gzip("header says 64 GiB", IMAGES, images=gzip.compress(idx((2**20, 256, 256), bytes(100))))
-add_gzip("header says 4 GiB within 2 GiB", IMAGES, images=_bomb(idx((2**20, 64, 64), b""), 600))
+add_gzip(
+    "header says 64 GiB",
+    "68719476736 bytes",
+    images=gzip.compress(idx((2**20, 256, 256), bytes(100))),
+)
+add_gzip(
+    "header says 4 GiB within 2 GiB",
+    "4294967296 bytes",
+    images=_bomb(idx((2**20, 64, 64), b""), 600),
+)
 add_gzip(
     "name of 1 GiB",
     IMAGES,
@@ -250,10 +258,10 @@ def _with(kind, start, mebibytes):
 
 @functools.cache
 def _rows_bomb():
-    return SIGNATURE + header() + chunk(b"IDAT", zlib_bomb(1024)) + END
+    return SIGNATURE + header() + chunk(b"IDAT", zlib_bomb(1024))
 
 
-add_png("1 GiB of rows", lambda place: place.write_bytes(_rows_bomb()))
+add_png("1 GiB of rows, without an end", lambda place: place.write_bytes(_rows_bomb()))
 add_png(
     "rows of 13,000 squared that are there",
     lambda place: place.write_bytes(

@@ -43,6 +43,7 @@ COMMANDS = {
     "check": "check {file} --for event",
     "convert": "convert {file} out.nir --to norse",
     "run": "run {companions}/net.nir --input {file} -o out.npz --t-end 10ms",
+    "run in steps": "run {companions}/net.nir --input {file} -o out.npz --dt 1ms",
     "verify": "verify {companions}/steps.nir --recording {file}",
     "fidelity": "fidelity {companions}/steps.nir --input {file}",
     "compare": "compare {companions}/net.nir {file} --input {companions}/inputs.npz --t-end 10ms",

@@ -76,7 +76,6 @@ for name, options in {
     "block 0": {"block": 0},
     "block of three bytes": {"block": 3},
     "block of 65,535 bytes": {"block": 65535},
-    "other bytes per second": {"bytes_per_second": 7},
     "kind 0": {"kind": 0},
     "ADPCM": {"kind": 2, "bits": 4, "block": 1},
     "A-law": {"kind": 6, "bits": 8},
@@ -106,7 +105,6 @@ add(
     riff(chunk(b"fmt ", described()[8:], 2**31), chunk(b"data", SAMPLES)),
 )
 add("description missing", riff(chunk(b"data", SAMPLES)))
-add("description after the samples", riff(chunk(b"data", SAMPLES), described()))
 add(
     "two descriptions",
     riff(described(), described(rate=16000, channels=2), chunk(b"data", SAMPLES)),
@@ -126,15 +124,6 @@ add(
 add("a pipe", os.mkfifo)
 add("a link to a device", lambda place: place.symlink_to("/dev/zero"))
 add("a folder", lambda place: place.mkdir())
-
-
-def _silence(place):
-    """1 GiB of samples, which take no room on the disk."""
-    place.write_bytes(riff(described(), chunk(b"data", b"", 2**30), size=2**30 + 36))
-    os.truncate(place, 2**30 + 44)
-
-
-add("1 GiB of silence", _silence)
 
 # -- .ts files
 
@@ -171,7 +160,7 @@ add_ts("30 frames", ts(f"{':'.join([','.join(['1'] * 30)] * 12)}:1"), "line 3", 
 add_ts("empty line in the data", ts(f"{LINE}:1", "", f"{LINE}:2"), "line 4")
 for label in ("0", "-1", "10", "1.5", "x", "", "9" * 5000, "1e3", "nan", "１０"):
     add_ts(f"label {label[:20]!r}", ts(f"{LINE}:1", f"{LINE}:{label}"), "line 4")
-for value in ("nan", "inf", "-inf", "1e999", "1e308", "x", "", "0x10", "1_0", "9" * 400):
+for value in ("nan", "inf", "-inf", "1e999", "1e308", "x", "", "0x10", "9" * 400):
     line = LINE.replace("0.25", value, 1)
     add_ts(f"value {value[:20]!r}", ts(*[f"{line}:1"] * 4), "line 3")
 add_ts("a line of 20 MB", lambda place: place.write_bytes(ts(",".join(["1"] * 10**7))))

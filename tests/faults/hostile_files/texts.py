@@ -173,13 +173,13 @@ for name, (content, *words) in {
     "a table": ({"slope": 1.0}, "list"),
     "of numbers": ([1.0, 2.0], r"\[0\]"),
     "without a slope": ([{"i_synin_gm": 500}], "slope"),
-    "NaN": ([{"slope": float("nan")}], "slope"),
-    "infinite": ([{"slope": float("inf")}], "slope"),
+    "NaN": ([{"slope": float("nan")}], "NaN|slope"),
+    "infinite": ([{"slope": float("inf")}], "Infinity|slope"),
     "negative": ([{"slope": -1.0}], "slope"),
     "zero": ([{"slope": 0}], "slope"),
     "a text": ([{"slope": "1"}], "slope"),
     "true": ([{"slope": True}], "slope"),
-    "10^400": ([{"slope": _HUGE}], "slope"),
+    "10^400": ([{"slope": _HUGE}], "401|slope"),
     "another key": ([{"slope": 1.0, "solpe": 2.0}], "solpe"),
     "a setting of half": ([{"slope": 1.0, "i_synin_gm": 0.5}], "i_synin_gm"),
     "a setting below 0": ([{"slope": 1.0, "i_synin_gm": -1}], "i_synin_gm"),
@@ -190,7 +190,7 @@ for name, (content, *words) in {
     ),
 }.items():
     add_slopes(name, json.dumps(content).encode(), *words, exit_code=-1)
-add_slopes("1e999", b'[{"slope": 1e999}]', "slope", exit_code=-1)
+add_slopes("1e999", b'[{"slope": 1e999}]', "1e999|slope", exit_code=-1)
 add_slopes("key twice", b'[{"slope": 1.0, "slope": 2.0}]', "slope", exit_code=-1)
 
 # -- histories
