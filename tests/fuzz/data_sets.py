@@ -7,8 +7,9 @@ import zlib
 
 import numpy as np
 
+from jaxsnn.files.sounds import read_sound
 from jaxsnn.train.data.images import read_images
-from jaxsnn.train.data.utterances import cochleagram, read_ts, read_wav
+from jaxsnn.train.data.utterances import cochleagram, read_ts
 from tests.fuzz.mutated_files import mutated_bytes, mutated_fields
 
 #: Sizes that a header may state.
@@ -262,9 +263,9 @@ class Sounds:
     def journey(self, path, rng):
         os.replace(path, self.path)
         yield "read"
-        sound, rate = read_wav(self.path)
+        sound = read_sound(self.path, 1.2)
         yield "loudness"
-        loudness = cochleagram(sound, rate)
+        loudness = cochleagram(sound.samples, sound.rate)
         assert np.nanmin(loudness, initial=0.0) >= 0.0
         assert np.nanmax(loudness, initial=0.0) <= 1.0
         frames = np.isfinite(loudness).all(axis=1)

@@ -2,8 +2,8 @@
 
 import json
 
+from jaxsnn.files.array_files import load_arrays
 from jaxsnn.nir import read
-from jaxsnn.simulation.recordings import load_arrays
 from jaxsnn.train.data.images import mnist_splits
 from jaxsnn.train.data.labelled_files import load_splits
 from jaxsnn.train.data.utterances import japanese_vowels_splits, spoken_splits
