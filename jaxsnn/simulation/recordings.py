@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import Note, UsageError, listing, suggestion
+from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.opening import open_input
 from jaxsnn.network.network import Network
