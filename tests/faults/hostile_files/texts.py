@@ -253,7 +253,8 @@ for name, changes in {
 # -- configurations
 
 add_config = partial(add, "config", reader="config", path="mail.toml")
-_NETWORK = b"[network]\ninput = 5\n[[network.layers]]\nneurons = 3\nweight = [0.5, 0.1]\n"
+_LAYERS = b"[[network.layers]]\nneurons = 3\nweight = [0.5, 0.1]\n"
+_NETWORK = b'[network]\ninput = 5\ntau-mem = "20ms"\ntau-syn = "10ms"\n' + _LAYERS
 for name, content in {
     "word": b"hello",
     "no text": b"\xff\xfe = 1",
@@ -292,11 +293,13 @@ for key, values in {
     "seed": ("-1", "4294967296", "0.5"),
     "ema-decay": ("1.5", "nan", "-0.1"),
     "dropout": ("1.0", "nan", "-0.5"),
-    "t-end": ('"soon"', '"-5ms"', '"nan s"'),
 }.items():
     for value in values:
         content = f'data = "yinyang"\n{key} = {value}\n'.encode() + _NETWORK
         add_config(f"{key} {value[:16]}", content, key)
+for value in ("soon", "-5ms", "nan s"):
+    content = f'data = "yinyang"\nt-end = "{value}"\n'.encode() + _NETWORK
+    add_config(f"t-end {value}", content, value)
 for name, (old, new) in {
     "no neurons": (b"neurons = 3", b"neurons = 0"),
     "10^12 neurons": (b"neurons = 3", b"neurons = 1000000000000"),
@@ -306,8 +309,8 @@ for name, (old, new) in {
     "weights NaN": (b"[0.5, 0.1]", b"[nan, 0.1]"),
     "weights infinite": (b"[0.5, 0.1]", b"[0.5, inf]"),
     "weights of texts": (b"[0.5, 0.1]", b'["a", "b"]'),
-    "layers a number": (_NETWORK[20:], b"layers = 3"),
-    "no layers": (_NETWORK[20:], b"layers = []"),
+    "layers a number": (_LAYERS, b"layers = 3"),
+    "no layers": (_LAYERS, b"layers = []"),
 }.items():
     assert old in _NETWORK, name
     add_config(f"network, {name}", b'data = "yinyang"\n' + _NETWORK.replace(old, new))
