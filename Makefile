@@ -49,15 +49,15 @@ LOWEST_TESTS := tests/nir/test_parse.py tests/nir/test_export.py tests/nir/test_
 test-lowest: $(LOWEST)/.installed
 	XLA_FLAGS="$(QUICKLY)" $(LOWEST)/bin/python -m pytest -q $(PARALLEL) -m "not slow and not interop" $(LOWEST_TESTS)
 
-# Files that are broken at random, so many of each kind or for so many seconds, and graphs that are edited at random. What is
-# found is printed with the number that makes it, or the edits.
+# NIR files and other files that are broken at random, so many of both or for so many seconds, and graphs that are edited at
+# random. What is found is printed with the number that makes it, or the edits.
 FILES ?= 2000
 SECONDS ?= 300
 FIRST ?= 0
 fuzz: $(VENV)/.installed-test
-	for kind in nir mapping config checkpoint arrays; do \
+	for kind in nir others; do \
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.file_journeys --kind $$kind --first $(FIRST) --files $(FILES) \
-	--seconds $(SECONDS) || exit 1; done
+	--seconds $(SECONDS) --workers 2 || exit 1; done
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz.edited_graphs
 
 fuzz-nightly:
@@ -67,8 +67,9 @@ fuzz-nightly:
 faults: $(VENV)/.installed-test
 	XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m tests.faults.injected --write docs/reliability.md
 
-# The versions that are installed, and their bill of materials.
-sbom: $(VENV)/.installed-test
+# The versions that are installed, and their bill of materials, for which all extras are installed.
+sbom: $(VENV)/.installed-docs
+	$(PIP) install -e '.[coverage]'
 	$(BIN)/python -m tests.supply.versions lock
 
 # The pictures and notebooks of the examples, from runs of full size, in some minutes. Fashion-MNIST is needed (Debian's

@@ -13,6 +13,7 @@ import math
 import os
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import IO
 
@@ -98,28 +99,30 @@ def arrays_of(file: IO[bytes], size: int, budget: ByteBudget) -> dict[str, np.nd
     try:
         members = members_of(file, size)
         names = [member.name.removesuffix(".npy") for member in members]
-        if len(set(names)) != len(names):
-            raise ValueError("it has two arrays with the same name")
+        ((frequent, count),) = Counter(names).most_common(1) or [("", 0)]
+        if count > 1:
+            raise ValueError(f"it has two arrays with the same name '{frequent}'")
         headers = []
         for name, member in zip(names, members, strict=True):
             header = _member_header(member, member.stream(file, budget))
             # At least a byte for each element, so that their number is limited, too.
             budget.take(f"'{name}'", max(header.nbytes, math.prod(header.shape)))
             headers.append(header)
-        return {
-            name: _member_array(member, header, member.stream(file, budget))
-            for name, member, header in zip(names, members, headers, strict=True)
-        }
+        arrays = {}
+        for name, member, header in zip(names, members, headers, strict=True):
+            arrays[name] = _member_array(member, header, member.stream(file, budget))
+        return arrays
     except _ObjectsError as error:
         raise FileError(
             Text("{path}: array '{array}' contains Python objects", path=path, array=name),
             fix="save numbers",
         ) from error
     except (ValueError, OSError, zlib.error) as error:
+        reason = first_line(error)
+        if name:
+            reason = Text("array '{array}': {error}", array=name, error=reason)
         raise FileError(
-            Text(
-                "{path} is not an .npz file of arrays ({error})", path=path, error=first_line(error)
-            ),
+            Text("{path} is not an .npz file of arrays ({reason})", path=path, reason=reason),
             fix="save it again with numpy.savez",
         ) from error
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
-from io import BufferedWriter
+from io import BufferedWriter, BytesIO
 from typing import Any
 
 import numpy as np
 
 from jaxsnn.errors import FileError, JaxsnnError, UsageError, first_line
-from jaxsnn.files.opening import open_input
+from jaxsnn.files.opening import read_bytes
 from jaxsnn.files.read_limits import ByteBudget, ReadLimits
 from jaxsnn.files.read_process import (
     ReadProcess,
@@ -24,6 +26,11 @@ from jaxsnn.wording import Text
 
 Name = str | os.PathLike[str]
 
+_SIGNATURE, _CHUNK, _HEADER = b"\x89PNG\r\n\x1a\n", struct.Struct(">I4s"), struct.Struct(">2I5B")
+#: Type of the colours of a palette.
+_PALETTE = 3
+#: Bit of the first letter of the kind of a chunk that a reader may ignore.
+_ANCILLARY = 0x20
 #: Bytes per pixel that Pillow needs at most for an image and its conversion to grey.
 _PIXEL_SIZE = 5
 
@@ -104,8 +111,8 @@ def _decoded(pillow: Any, path: Name) -> np.ndarray:
     """
     try:
         with (
-            open_input(path, "a PNG file") as file,
-            pillow.open(file, formats=("PNG",)) as image,
+            BytesIO(_checked(read_bytes(path, "a PNG file"))) as content,
+            pillow.open(content, formats=("PNG",)) as image,
         ):
             if image.mode.startswith("I"):
                 raise FileError(
@@ -128,3 +135,42 @@ def _decoded(pillow: Any, path: Name) -> np.ndarray:
             ),
             fix="download the image again, or convert it to PNG",
         ) from error
+
+
+def _checked(content: bytes) -> bytes:
+    """Return the content of a PNG file whose chunks are complete and in order. Pillow ignores wrong
+    checksums of the rows, missing ends and unknown chunks, and guesses a palette that is missing.
+
+    Raises:
+        ValueError: the file is damaged, or no PNG file.
+
+    Source: Portable Network Graphics (PNG) Specification, third edition, W3C, 2025, section 5.
+    """
+    kinds: list[bytes] = []
+    place = len(_SIGNATURE)
+    if not content.startswith(_SIGNATURE):
+        raise ValueError("it does not begin as a PNG file")
+    while kinds[-1:] != [b"IEND"]:
+        if len(content) < place + _CHUNK.size:
+            raise ValueError("it is truncated")
+        size, kind = _CHUNK.unpack_from(content, place)
+        end = place + _CHUNK.size + size
+        if len(content) < end + 4:
+            raise ValueError(f"it is truncated in the chunk {kind!r}")
+        if content[end : end + 4] != zlib.crc32(content[place + 4 : end]).to_bytes(4):
+            raise ValueError(f"the chunk {kind!r} does not match its checksum")
+        if not kind[0] & _ANCILLARY and kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            raise ValueError(f"the chunk {kind!r} is unknown")
+        if (kind == b"IHDR") != (not kinds) or (not kinds and size != _HEADER.size):
+            raise ValueError("it does not begin with a single header")
+        kinds.append(kind)
+        place = end + 4
+    if len(content) != place:
+        raise ValueError(f"it has {len(content) - place} bytes after its end")
+    header = content[len(_SIGNATURE) + _CHUNK.size :]
+    _, _, _, colour, compression, filtering, _ = _HEADER.unpack_from(header)
+    if compression or filtering:
+        raise ValueError(f"its compression is {compression} and its filter {filtering}, not 0")
+    if colour == _PALETTE and b"PLTE" not in kinds:
+        raise ValueError("it has no palette")
+    return content

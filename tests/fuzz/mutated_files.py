@@ -131,7 +131,7 @@ def _copied(entry):
     return entry
 
 
-def _odd_value(rng, entry=None):
+def odd_value(rng, entry=None):
     """A dataset that is mostly wrong where it stands."""
     kind = rng.integers(8)
     if kind == 0:
@@ -208,16 +208,16 @@ def mutated_document(rng, document):
                 _copied(_at(document, source_path)) if source_path[: len(path)] != path else entry
             )
         elif kind == 3 and isinstance(entry, Group):
-            parent[name] = _odd_value(rng)
+            parent[name] = odd_value(rng)
         elif kind == 3:
             parent[name] = Group({"a": entry})
         elif kind == 4 and isinstance(entry, Group):
             parent[name] = _wrapped(entry)
         elif isinstance(entry, Dataset):
-            parent[name] = _odd_value(rng, entry)
+            parent[name] = odd_value(rng, entry)
         else:
             entry[str(rng.choice(["tau", "weight", "bias", "start_dim", "metadata", "shape"]))] = (
-                _odd_value(rng)
+                odd_value(rng)
             )
     return document
 
@@ -228,7 +228,7 @@ def _other_edges(rng, entry):
         or not isinstance(entry.value, np.ndarray)
         or entry.value.ndim != 2
     ):
-        return _odd_value(rng)
+        return odd_value(rng)
     pairs = [[_said(end) for end in pair] for pair in entry.value]
     node_names = sorted({name for pair in pairs for name in pair}) or ["a"]
     for _ in range(int(rng.integers(1, 4))):
@@ -309,3 +309,33 @@ def image_of_number(number, documents, images):
         except (ValueError, TypeError, OSError, RuntimeError, UnicodeError, KeyError):
             continue  # h5py itself cannot write that
     return mutated_bytes(rng, images[which]), True
+
+
+def mutated_fields(rng, image, fields, order):
+    """An image with one of its header's integers replaced, or that ends within or behind one.
+
+    Args:
+        fields: (offset, size) of each; negative offsets are from the end.
+        order: byte order of the integers, "<" or ">".
+    """
+    data = bytearray(image)
+    for _ in range(int(rng.choice([1, 1, 2]))):
+        offset, size = fields[int(rng.integers(len(fields)))]
+        offset += len(data) if offset < 0 else 0
+        kind, largest = int(rng.integers(6)), 2 ** (8 * size)
+        if kind == 0:
+            del data[offset + int(rng.integers(size + 1)) :]
+            break
+        byte_order = "little" if order == "<" else "big"
+        value = int.from_bytes(data[offset : offset + size], byte_order)
+        if kind == 1:
+            value += int(rng.choice([-2, -1, 1, 2, 256]))
+        elif kind == 2:
+            value *= int(rng.choice([0, 2, 3, 256, 65536]))
+        elif kind == 3:
+            value = int.from_bytes(data[offset : offset + size][::-1], byte_order)
+        else:
+            odd = (0, 1, 2, 3, 255, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
+            value = odd[int(rng.integers(len(odd)))]
+        data[offset : offset + size] = (value % largest).to_bytes(size, byte_order)
+    return bytes(data)

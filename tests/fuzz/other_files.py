@@ -41,7 +41,7 @@ _ODD = (
 )
 
 
-def _net():
+def net():
     """A network that fits the small chip, and that has something of everything."""
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     layers = [build.linear(6, weight=normal(1.0, 0.5)), neurons]
@@ -60,7 +60,7 @@ def _places(value, path=()):
     return paths
 
 
-def _mutated(rng, content):
+def mutated_json(rng, content):
     """A copy in which some values are gone, doubled, swapped or replaced by what is odd there."""
     content = json.loads(json.dumps(content))
     for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
@@ -96,7 +96,7 @@ class Mappings:
 
     def __init__(self, folder):
         self.folder = folder
-        graph = _net()
+        graph = net()
         self.graph, self.made = graph, []
         for chip in ({}, {"chip": SMALL}):
             placement = place_and_route(quantize(graph).netlist, time_limit=5.0, **chip)
@@ -107,7 +107,7 @@ class Mappings:
         text = self.made[int(rng.integers(len(self.made)))]
         if rng.integers(5) == 0:
             return mutated_bytes(rng, text.encode())
-        return json.dumps(_mutated(rng, json.loads(text))).encode()
+        return json.dumps(mutated_json(rng, json.loads(text))).encode()
 
     def journey(self, path, rng):
         yield "read"
@@ -187,7 +187,7 @@ class Configurations:
     def image(self, rng):
         content = self.contents[int(rng.integers(len(self.contents)))]
         mutate = rng.integers(5) != 0
-        content = _mutated(rng, content) if mutate else content
+        content = mutated_json(rng, content) if mutate else content
         lines = [f"{json.dumps(key)} = {_toml(value)}" for key, value in content.items()]
         data = "\n".join(lines).encode(errors="replace")
         return data if mutate else mutated_bytes(rng, data)
@@ -235,8 +235,8 @@ class Checkpoints:
         arrays = {f"array{number}": array for number, array in enumerate(self.arrays)}
         if rng.integers(4) == 0:
             name = str(rng.choice(list(arrays)))
-            arrays[name] = _odd_array(rng, arrays[name])
-        return sealed(_mutated(rng, self.header), arrays)
+            arrays[name] = odd_array(rng, arrays[name])
+        return sealed(mutated_json(rng, self.header), arrays)
 
     def journey(self, path, rng):
         yield "read"
@@ -248,7 +248,7 @@ class Checkpoints:
         json.dumps([vars(record) for record in restored.history])
 
 
-def _odd_array(rng, array):
+def odd_array(rng, array):
     kind = int(rng.integers(9))
     if kind == 0 and array.dtype.kind in "fiub":
         return array.astype(str(rng.choice(["f2", "f8", "i1", "i8", "u8", "?", "c8", "S4", "U4"])))
@@ -278,7 +278,7 @@ class Arrays:
 
     def __init__(self, folder):
         rng = np.random.default_rng(0)
-        self.network = lower(_net())
+        self.network = lower(net())
         time, index = rng.random((3, 5)) * 1e-2, rng.integers(0, 4, (3, 5))
         parts = (("train", 12), ("test", 4))
         self.contents = [
@@ -309,12 +309,12 @@ class Arrays:
                         arrays.pop(name)
                     )
                 else:
-                    arrays[name] = _odd_array(rng, arrays[name])
+                    arrays[name] = odd_array(rng, arrays[name])
                 if not arrays:
                     break
         [np.savez, np.savez_compressed][int(rng.integers(2))](written, **arrays)
         data = written.getvalue()
-        return mutated_bytes(rng, data) if by_bytes else _oddly_zipped(rng, data)
+        return mutated_bytes(rng, data) if by_bytes else oddly_zipped(rng, data)
 
     def journey(self, path, rng):
         yield "read"
@@ -332,7 +332,7 @@ class Arrays:
         load_recording(path, self.network, 1e-3)
 
 
-def _oddly_zipped(rng, data):
+def oddly_zipped(rng, data):
     """Sometimes with a member that is no array, or twice there."""
     if rng.integers(12):
         return data

@@ -197,6 +197,7 @@ def read_images(
         if None not in files:
             images, labels = (read_idx(file, budget) for file in files if file is not None)
             fits = images.ndim == 3 and images.dtype == np.uint8 and labels.dtype.kind in "iu"
+            fits = fits and 0 not in images.shape[1:]
             if not fits or labels.shape != images.shape[:1]:
                 raise FileError(
                     Text(
@@ -225,7 +226,8 @@ def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
     file_names = [
         f"{part}-{kind}{mark}idx{axes}-ubyte{end}" for mark in "-." for end in ("", ".gz")
     ]
-    return next((folder / name for name in file_names if (folder / name).is_file()), None)
+    # A pipe or a dangling link is there, too: opening it tells what is wrong.
+    return next((folder / name for name in file_names if os.path.lexists(folder / name)), None)
 
 
 def read_idx(path: str | os.PathLike[str], budget: ByteBudget | None = None) -> np.ndarray:
