@@ -256,17 +256,19 @@ class Detection:
             for test, timing in timings.items()
             if test in items and (is_kernel or wanted & {*timing.lines.get(mistake.file, ())})
         ]
-        spent = collections.Counter()
-        for test in tests:
-            spent[test.partition("::")[0]] += timings[test].seconds
-        # Tests of a module follow each other, for they share fixtures.
-        tests.sort(
-            key=lambda test: (
-                spent[test.partition("::")[0]],
-                test.partition("::")[0],
-                timings[test].seconds,
-            )
+        # First the tests that execute what few others do, near the change, such as its error message.
+        near = {line for change in wanted for line in range(change - 3, change + 9)}
+        counts = collections.Counter(
+            line
+            for timing in timings.values()
+            for line in near.intersection(timing.lines.get(mistake.file, ()))
         )
+
+        def rank(test):
+            executed = near.intersection(timings[test].lines.get(mistake.file, ()))
+            return min((counts[line] for line in executed), default=0), timings[test].seconds
+
+        tests.sort(key=rank)
         chosen, total = [], 0.0
         for test in tests:
             total += timings[test].seconds
@@ -327,7 +329,7 @@ def _in_child(call, *, seconds):
     if child == 0:
         code = 70
         try:
-            os.setsid()
+            os.setpgrp()
             resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
             code = call()
         except BaseException as error:
