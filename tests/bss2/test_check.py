@@ -12,6 +12,7 @@ from jaxsnn.bss2.check import check, refuse_wrong
 from jaxsnn.bss2.check.legality import (
     dead_violations,
     existing,
+    neuron_violations,
     setting_violations,
     synapse_violations,
 )
@@ -369,3 +370,51 @@ def test_the_last_synapse_and_the_largest_weight_are_the_last_that_exist():
     empty = everywhere.copy()
     empty[1, -1] = False
     assert wrong(last, [0, *last[1:]], near[0], placed=empty)[0] == ["no-neuron"]
+
+
+BORDER = HICANN_X.columns // 2
+
+
+@pytest.mark.parametrize(
+    ("circuits", "head", "codes"),
+    [
+        ([(0, 5)], 0, []),
+        ([(0, 5), (1, 5), (1, 6)], 2, []),
+        ([(0, 6), (0, 5), (1, 5)], 0, []),
+        ([(0, 5)], 1, ["bad-head"]),
+        ([(0, 5), (1, 5)], -1, ["bad-head"]),
+        ([(0, 5), (1, 6)], 0, ["not-connected"]),
+        ([(1, 6), (0, 5)], 0, ["not-connected"]),
+        ([(0, 5), (0, 7)], 0, ["not-connected"]),
+        ([(0, BORDER - 1), (0, BORDER)], 0, ["over-border"]),
+        ([(0, BORDER - 2), (0, BORDER - 1)], 1, []),
+        ([(0, HICANN_X.columns)], 0, ["no-such-circuit"]),
+        ([], 0, ["no-circuit"]),
+    ],
+)
+def test_circuits_of_a_neuron_touch_within_a_half_and_one_of_them_fires(circuits, head, codes):
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    neuron = dataclasses.replace(mapping.runs[0].neurons[0], circuits=tuple(circuits), head=head)
+    run = dataclasses.replace(mapping.runs[0], neurons=(neuron,))
+    violated = neuron_violations(mapping, run, {0: "it"}, "run 0")
+    assert [violation.code for violation in violated] == codes
+
+
+def test_equal_addresses_of_different_outputs_are_different_events():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    neuron, chip = mapping.runs[0].neurons[0], mapping.chip
+
+    def codes(*columns):
+        neurons = tuple(
+            dataclasses.replace(neuron, circuits=((0, column),), head=0) for column in columns
+        )
+        run = dataclasses.replace(mapping.runs[0], neurons=neurons)
+        names = dict.fromkeys(range(len(columns)), "it")
+        return [violation.code for violation in neuron_violations(mapping, run, names, "run 0")]
+
+    first, *others = range(chip.columns)
+    events = {column: chip.neuron_event(column, neuron.address) for column in (first, *others)}
+    other = next(column for column in others if events[column] != events[first])
+    same = next(column for column in others if events[column] == events[first])
+    assert codes(first, other) == []
+    assert codes(first, same) == ["same-address"]

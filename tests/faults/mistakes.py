@@ -73,6 +73,7 @@ class Mistake:
         old, new: Text that occurs once in the file, and the text that replaces it; if `old` has a part
             in «», only this part.
         wrong: One sentence on what is wrong then.
+        tests: Beginnings of the names of the tests that detect it; with `--named`, only these run.
     """
 
     package: str
@@ -81,6 +82,7 @@ class Mistake:
     old: str
     new: str
     wrong: str
+    tests: tuple[str, ...] = ()
 
     @property
     def parts(self):
@@ -121,7 +123,10 @@ class Mistake:
 def mistakes_of(package):
     """Return the mistakes of a package."""
     entries = tomllib.loads((FOLDER / f"{package}.toml").read_text())["mistake"]
-    return [Mistake(package=package, number=n, **entry) for n, entry in enumerate(entries)]
+    return [
+        Mistake(package=package, number=n, **entry | {"tests": tuple(entry.get("tests", ()))})
+        for n, entry in enumerate(entries)
+    ]
 
 
 # Changes of modules that are loaded
@@ -182,6 +187,7 @@ class Detection:
         folder: The copy of the package.
         mistakes: The mistakes of one package.
         lines: File with the lines that tests execute, which is extended; tests in it do not run again.
+            None: only the tests that the table names run.
         longest: Largest number of seconds of computing of the tests of a mistake.
         done: Called with a mistake and the test that detects it; "" if none does.
     """
@@ -195,7 +201,7 @@ class Detection:
         if session.testsfailed:
             raise SystemExit("tests cannot be collected")
         items = {item.nodeid: item for item in session.items}
-        timings = self._timings(items)
+        timings = {} if self.lines is None else self._timings(items)
         for mistake in self.mistakes:
             self.done(mistake, self._detected(mistake, items, timings))
         return True
@@ -248,7 +254,12 @@ class Detection:
         return {test: Timing(seconds, executed) for test, seconds, executed in rows}
 
     def _chosen(self, mistake, items, timings):
-        """Return the tests of a mistake, the quickest first."""
+        """Return the tests of a mistake, and their seconds."""
+        if self.lines is None:
+            chosen = [item for test, item in items.items() if test.startswith(mistake.tests)]
+            if mistake.tests and not chosen:
+                raise SystemExit(f"{mistake.package} {mistake.number}: no test {mistake.tests}")
+            return chosen, self.longest
         wanted = mistake.changed_lines((ROOT / mistake.file).read_text())
         is_kernel = mistake.package == "kernels"
         tests = [
@@ -377,10 +388,14 @@ def _detect(package, numbers, report, arguments):
             report.write_text(json.dumps(results, indent=1))
 
         lines = arguments.lines.with_suffix(f".{package}.jsonl").absolute()
+        patterns = arguments.tests or TESTS[package]
+        if arguments.named:
+            lines = None
+            patterns = sorted({test.split("::")[0] for mistake in mistakes for test in mistake.tests})
         plugin = Detection(folder, mistakes, lines, arguments.longest, done)
         files = [
             str(path.relative_to(folder))
-            for pattern in (arguments.tests or TESTS[package])
+            for pattern in patterns
             for path in sorted(folder.glob(pattern))
         ]
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--capture=sys"]
@@ -418,6 +433,7 @@ def main(argv=None):
     parser.add_argument("--packages", nargs="*", default=list(TESTS), choices=list(TESTS))
     parser.add_argument("--numbers", nargs="*", type=int, help="only these mistakes")
     parser.add_argument("--tests", nargs="*", help="only these test files")
+    parser.add_argument("--named", action="store_true", help="only the tests that the table names")
     parser.add_argument("--longest", type=float, default=60.0, help="seconds of tests for each")
     parser.add_argument("--report", type=Path, default=Path("mistakes.json"))
     parser.add_argument("--lines", type=Path, default=Path("lines"), help="files that are kept")

@@ -1,0 +1,216 @@
+"""Small parts of training against their formulas, without a simulation."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Events, lower
+from jaxsnn.errors import UsageError
+from jaxsnn.nir import build
+from jaxsnn.train import TrainOptions, WeightBumping, tuning, yinyang_splits
+from jaxsnn.train.data.augment import Dropout
+from jaxsnn.train.data.batches import shuffled_batches
+from jaxsnn.train.data.encoders import Delta, Latency, PopulationCode
+from jaxsnn.train.loop.constraints import Positive, _check_start, _means
+from jaxsnn.train.loop.defaults import make_engine
+from jaxsnn.train.loop.epoch import Summary
+from jaxsnn.train.loop.history import epoch_record, merit
+from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
+from jaxsnn.train.losses.losses import ExponentialSum, FirstSpike, SpikeTimes
+from jaxsnn.train.option_values import fraction
+from tests.helpers.refusals import assert_refused
+
+PHASES = np.arange(40) / 40
+
+
+def cosine(phase):
+    return 0.5 + 0.5 * np.cos(np.pi * phase)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", 1 + 0 * PHASES),
+        ("linear", 1 - PHASES),
+        ("cosine", cosine(PHASES)),
+        ("exponential", 0.5 ** (6 * PHASES)),
+        (
+            "warm-up",
+            np.where(PHASES < 0.05, PHASES / 0.05, cosine((PHASES - 0.05) / 0.95)),
+        ),
+    ],
+)
+def test_a_schedule_goes_through_its_phases_once(name, expected):
+    rates = learning_rates(name, 0.2, 8, 5)
+    np.testing.assert_allclose(rates, 0.2 * expected.reshape(8, 5))
+
+
+def test_only_weights_decay():
+    raw = {"1": dict.fromkeys(("weight", "bias", "delay", "tau_mem"), jnp.array([2.0]))}
+    optimiser = optimiser_of("sgd", 0.1)
+    steps, _ = optimiser.update(jax.tree.map(jnp.zeros_like, raw), optimiser.init(raw), raw)
+    assert {name for name, step in steps["1"].items() if float(step[0])} == {"weight"}
+
+
+@pytest.mark.parametrize(("value", "refused"), [(0.0, True), (-1e-3, True), (1e-9, False)])
+def test_a_positive_parameter_starts_above_its_bound(value, refused):
+    def check():
+        return _check_start("n", "tau_mem", np.array([1e-2, value]), Positive(), {})
+
+    if refused:
+        assert_refused(check, UsageError, "outside its limits", node="n")
+    else:
+        assert check() == []
+
+
+def test_a_shared_threshold_stays_above_all_resets():
+    parameters = {"v_reset": jnp.array([-1.0, 0.5, 0.0])}
+    constraint = Positive(low="v_reset", shared=True)
+    lowest = constraint.to_value(jnp.array(-40.0), _means(parameters, constraint))
+    np.testing.assert_allclose(lowest, 0.5)
+
+
+def summary_of(**changes):
+    fields = dict.fromkeys(Summary._fields, 0) | {"silent": {}, "spikes": {}, "budgets": {}}
+    return Summary(**fields | {"samples": 5} | changes)
+
+
+def test_an_epoch_is_recorded_per_sample_and_clipped_slopes_per_spike():
+    record = epoch_record(
+        3,
+        summary_of(loss=10.0, correct=4, clipped=3, recorded=30, gradient=2.5),
+        summary_of(loss=5.0, correct=1, undecided=2, silent={"a": 1.5}, spikes={"a": 20.0}),
+        max_spikes=8,
+        factor=0.5,
+    )
+    assert (record.train_loss, record.train_accuracy) == (2.0, 0.8)
+    assert (record.validation_loss, record.validation_accuracy) == (1.0, 0.2)
+    assert (record.undecided, record.silent, record.spikes) == (0.4, {"a": 0.3}, {"a": 4.0})
+    assert (record.clipped, record.gradient, record.factor) == (0.1, 2.5, 0.5)
+    worse = summary_of(loss=6.0, correct=1)
+    other = epoch_record(4, worse, worse, max_spikes=8, factor=1.0)
+    assert merit(record) > merit(other)
+
+
+def network(*feedback):
+    neurons = build.cubalif(tau_mem=2e-2, tau_syn=1e-2)
+    nodes = {"in": build.input(2), "w": build.linear(3), "out": neurons, "end": build.output()}
+    nodes |= {name: build.linear(3) for name in feedback}
+    chains = [("in", "w", "out", "end"), *(("out", name, "out") for name in feedback)]
+    return lower(build.network(nodes, chains, seed=0))
+
+
+@pytest.mark.parametrize(("feedback", "stops"), [((), ("out",)), (("back",), ())])
+def test_outputs_stop_after_a_first_spike_that_nothing_else_hears(feedback, stops):
+    loss = FirstSpike(population="out", tau=1e-2, t_max=6e-2)
+    engine: Any = make_engine(None, network(*feedback), loss)
+    assert engine.first_spike_only == stops
+
+
+def reading(**methods):
+    return SimpleNamespace(
+        **{name: lambda *_, value=value: jnp.asarray(value) for name, value in methods.items()}
+    )
+
+
+def test_scores_of_weighted_integrals_and_sums():
+    options: dict[str, Any] = {
+        "population": "o",
+        "tau": 0.01,
+        "t_max": 0.1,
+        "gain": 3.0,
+        "decay": 2.0,
+    }
+    integral: Any = reading(integral=[[0.02, 0.04]])
+    spikes: Any = reading(spike_sum=[[0.5, 0.0]])
+    scores = ExponentialSum(**options).scores(integral)
+    np.testing.assert_allclose(scores, 3.0 / 0.02 * np.array([[0.02, 0.04]]), rtol=1e-6)
+    scores = ExponentialSum(fires=True, **options).scores(spikes)
+    np.testing.assert_allclose(scores, [[1.5, 0.0]])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_losses_of_first_spikes_are_their_formulas(smoothing):
+    times, labels, tau, t_max = np.array([[0.01, 0.03, np.inf]]), jnp.array([1]), 0.01, 0.06
+    played: Any = reading(first_spike=times)
+    s = np.array([1.0, 3.0, 6.0])
+    loss = FirstSpike(
+        population="o", tau=tau, t_max=t_max, temperature=0.5, late_weight=0.2, late_tau=1.5,
+        smoothing=smoothing,
+    )  # fmt: skip
+    log_softmax = -s / 0.5 - np.log(np.sum(np.exp(-s / 0.5)))
+    entropy = -(1 - smoothing) * log_softmax[1] - smoothing * log_softmax.mean()
+    expected = entropy + 0.2 * (np.exp(3.0 / 1.5) - 1)
+    np.testing.assert_allclose(loss(played, labels), [expected], rtol=1e-5)
+    squared = SpikeTimes(population="o", tau=tau, t_max=t_max, separation=0.5)
+    np.testing.assert_allclose(squared(played, labels), [np.var(s - [0.5, 0, 0.5])], rtol=1e-5)
+
+
+def test_a_label_that_is_never_heard_is_raised_as_if_all_labels_were_as_frequent():
+    bumping = WeightBumping(label=2.0, hidden=0.3, hidden_fraction=0.1)
+    fractions = {"out": jnp.array([0.2, 0.05, 0.0, 0.6]), "hidden": jnp.array([0.09, 0.11])}
+    wanted = bumping.wanted(fractions, "out")
+    np.testing.assert_allclose(wanted["out"], [1.6, 0.4, 0.0, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(wanted["hidden"], [0.3, 0.0], rtol=1e-6)
+
+
+def test_dropout_removes_its_fraction_of_events():
+    events = Events(time=jnp.linspace(0, 1, 4000), index=jnp.zeros(4000, jnp.int32))
+    rest = Dropout(probability=0.2)(jax.random.key(0), events)
+    assert 0.77 < float(jnp.isfinite(rest.time).mean()) < 0.83
+
+
+def test_samples_of_an_epoch_are_shuffled_and_none_comes_twice():
+    batches = shuffled_batches(103, 10, 0)
+    assert batches.shape == (10, 10)
+    assert len(np.unique(batches)) == 100
+    assert np.mean(np.diff(batches.ravel()) > 0) < 0.7
+    assert not np.array_equal(batches, shuffled_batches(103, 10, 1))
+
+
+def test_encoded_times_and_channels():
+    """Large values come first; frames of a code and channels of a rise and a fall."""
+    np.testing.assert_allclose(
+        Latency(t_min=0.01, t_max=0.03)(np.array([[1.0, 0.25]])).time, [[0.01, 0.025]]
+    )
+    code = PopulationCode(centres=(0.0, 1.0), frame=0.01)(np.array([[[0.25], [0.9]]]))
+    np.testing.assert_allclose(code.time, [[0.0025, 0.011]], rtol=1e-6)
+    steps = Delta(step=1.0, frame=0.01)(np.array([[[0.0], [1.0], [0.0]]]))
+    assert np.asarray(steps.index).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"), [(0.0, False), (0.999, False), (1.0, True), (-0.1, True)]
+)
+def test_a_fraction_is_below_1(value, refused):
+    if refused:
+        assert_refused(lambda: fraction("dropout", value), UsageError, "below 1")
+    else:
+        fraction("dropout", value)
+
+
+def test_a_smaller_budget_starts_from_the_network_of_the_next_larger_one(monkeypatch):
+    ran = []
+
+    def trained(graph, options, name):
+        (budget,) = (term.most for term in options.regularisers)
+        ran.append((budget, graph))
+        return SimpleNamespace(graph=f"graph of {budget:g}", notes=())
+
+    def measured(graph, plan, name, engine=None):
+        point = SimpleNamespace(accuracy=0.5, spikes_per_sample=1.0, spikes={})
+        return tuning.TuningPoint(name=name, test=point, validation=point, graph=graph)  # pyright: ignore
+
+    monkeypatch.setattr(tuning, "_trained", trained)
+    monkeypatch.setattr(tuning, "_measured", measured)
+    neurons = build.lif(tau=1e-2, r=10.0)
+    layers = build.linear(4), neurons, build.linear(3), neurons
+    options = {"dialect": "snntorch", "dt": 1e-3, "reset": "zero", "reset_delay": False}
+    graph = build.sequential(build.input(5), *layers, seed=0, **options)
+    data = yinyang_splits(sizes=(8, 8, 8))
+    tuning.tune(graph, TrainOptions(data=data, loss="count", epochs=1), [10.0, 40.0, 20.0])
+    assert ran == [(40.0, graph), (20.0, "graph of 40"), (10.0, "graph of 20")]
