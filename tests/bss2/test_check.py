@@ -418,3 +418,23 @@ def test_equal_addresses_of_different_outputs_are_different_events():
     same = next(column for column in others if events[column] == events[first])
     assert codes(first, other) == []
     assert codes(first, same) == ["same-address"]
+
+
+def test_only_synapses_of_a_dead_row_are_on_a_dead_row():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    everywhere = np.ones((2, HICANN_X.columns), bool)
+    synapses = np.array([[0, 4, 1, 0, 1], [0, 5, 2, 0, 1], [1, 4, 3, 0, 1]])
+    run = dataclasses.replace(mapping.runs[0], synapses=synapses)
+    for row, node in ((4, "run 0: synapse (0, 4, 1)"), (5, "run 0: synapse (0, 5, 2)")):
+        damaged = dataclasses.replace(mapping, dead=Dead(rows=[(0, row)]), signs="fixed")
+        violated = synapse_violations(damaged, run, everywhere, "run 0")
+        assert [(violation.code, violation.node) for violation in violated] == [("dead-row", node)]
+
+
+def test_an_input_of_the_network_is_no_neuron_of_a_run():
+    net = dense_net(5, 4, 3)
+    run = one_run_mapping(net).runs[0]
+    source, (neuron, *others) = run.sources[0], run.neurons
+    placed = dataclasses.replace(neuron, population=source.population, index=source.index)
+    violated = violations(net, neurons=(placed, *others))
+    assert "unknown-neuron" in {violation.code for violation in violated}
