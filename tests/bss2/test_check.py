@@ -438,3 +438,14 @@ def test_an_input_of_the_network_is_no_neuron_of_a_run():
     placed = dataclasses.replace(neuron, population=source.population, index=source.index)
     violated = violations(net, neurons=(placed, *others))
     assert "unknown-neuron" in {violation.code for violation in violated}
+
+
+def test_a_wrong_origin_is_a_run_that_did_not_record_the_spikes():
+    net = dense_net(20, 12, 6, 3)
+    mapping = layer_by_layer_mapping(net)
+    source, *others = mapping.runs[2].sources
+    assert source.from_run == 1
+    for origin in (0, 2, 3, -1):
+        moved = dataclasses.replace(source, from_run=origin)
+        violated = violations(net, 2, mapping, sources=(moved, *others))
+        assert "bad-origin" in {violation.code for violation in violated}

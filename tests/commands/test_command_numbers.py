@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 
 from jaxsnn import lower
+from jaxsnn.bss2 import traffic
 from jaxsnn.commands import (
     compare_command,
     convert_command,
     map_command,
+    plot_command,
     train_command,
     tune_command,
     verify_command,
 )
 from jaxsnn.commands.arguments import limits_of, quantization_of
 from jaxsnn.commands.cli import build_parser
-from jaxsnn.commands.emulate_command import EmulateOutcome, _chip, _events
+from jaxsnn.commands.emulate_command import EmulateOutcome, _chip, _events, _outcome
 from jaxsnn.commands.fidelity_command import fidelity_report
 from jaxsnn.commands.plot_command import _kind_of, _sample_of, saved_trains
 from jaxsnn.commands.remarks import similar_lines
@@ -241,6 +243,28 @@ def test_only_samples_that_exist_are_drawn(sample, refused):
         assert _sample_of(arguments, 3) == (sample or 0)
 
 
+def test_a_picture_ends_at_the_requested_time(monkeypatch):
+    ends = []
+    events = {"input": SimpleNamespace(time=np.zeros((2, 1)))}
+    inputs = SimpleNamespace(t_end=0.02, notes=(), events=events, sampled=lambda *_: None)
+
+    def simulate(network, inputs, t_end, **_):
+        ends.append(t_end)
+        return SimpleNamespace(notes=())
+
+    graph = SimpleNamespace(dialect=SimpleNamespace(dt=None))
+    monkeypatch.setattr(plot_command, "read_graph", lambda arguments: graph)
+    monkeypatch.setattr("jaxsnn.network.lowering.lower.lower", lambda graph: None)
+    monkeypatch.setattr("jaxsnn.simulation.network_arrays.load_inputs", lambda *_: inputs)
+    monkeypatch.setattr("jaxsnn.simulation.simulate.simulate", simulate)
+    for t_end in ("5ms", None):
+        arguments = argparse.Namespace(
+            input="x.npz", t_end=t_end, max_spikes="auto", quiet=True, sample=1
+        )
+        plot_command._simulated(arguments, "spikes")
+    assert ends == [pytest.approx(5e-3), 0.02]
+
+
 # -- training
 
 
@@ -359,6 +383,34 @@ def test_the_first_spike_counts_from_the_own_run_on_one_chip(chips, runs, waits)
         latency={"a": 1e-5},
     )  # fmt: skip
     assert ("from the start of its own run" in outcome.as_text()) is waits
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_load_of_one_chip_or_of_one_for_each_run(monkeypatch, several):
+    monkeypatch.setattr(traffic, "traffic", lambda *_: ())
+    times = np.full((2, 3, 1), np.inf)
+    times[:, 0] = [[2e-3], [4e-3]]
+    parts = [SimpleNamespace(name=name, size=3) for name in ("hidden", "output")]
+    population = SimpleNamespace(tau_mem=np.full(3, 2e-2), tau_syn=np.full(3, 1e-2))
+    netlist = SimpleNamespace(
+        populations=parts, owner=np.repeat([0, 1], 3), pre=np.array([0, 1, 2])
+    )
+    quantized: Any = SimpleNamespace(
+        populations={part.name: population for part in parts}, netlist=netlist, speedup=1000.0,
+        bias_source=None,
+    )  # fmt: skip
+    done: Any = SimpleNamespace(
+        runs=4, spikes={"hidden": times, "output": times}, lost={}, saturated={}, late=0.0
+    )
+    mapping: Any = SimpleNamespace(populations=parts)
+    outcome = _outcome(mapping, quantized, {}, done, 0.05, several, Path("o.npz"))
+    chips, in_turn = (4, 1) if several else (1, 4)
+    seconds = traffic.seconds_per_sample(in_turn, 0.05, 1000.0, 2e-2)
+    assert (outcome.chips, outcome.runs, outcome.samples) == (chips, 4, 2)
+    assert outcome.seconds_per_sample == pytest.approx(seconds)
+    assert outcome.joules_per_sample == pytest.approx(traffic.POWER * chips * seconds)
+    assert outcome.spikes == {"hidden": 2, "output": 2}
+    assert outcome.latency == {"output": pytest.approx(3e-6)}  # the median of 2 and 4 ms
 
 
 @pytest.fixture

@@ -391,7 +391,9 @@ def _detect(package, numbers, report, arguments):
         patterns = arguments.tests or TESTS[package]
         if arguments.named:
             lines = None
-            patterns = sorted({test.split("::")[0] for mistake in mistakes for test in mistake.tests})
+            patterns = sorted(
+                {test.split("::")[0] for mistake in mistakes for test in mistake.tests}
+            )
         plugin = Detection(folder, mistakes, lines, arguments.longest, done)
         files = [
             str(path.relative_to(folder))

@@ -13,13 +13,16 @@ from jaxsnn.errors import UsageError
 from jaxsnn.nir import build
 from jaxsnn.train import TrainOptions, WeightBumping, tuning, yinyang_splits
 from jaxsnn.train.data.augment import Dropout
-from jaxsnn.train.data.batches import shuffled_batches
+from jaxsnn.train.data.batches import Batch, shuffled_batches
+from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Delta, Latency, PopulationCode
+from jaxsnn.train.loop import evaluation
 from jaxsnn.train.loop.constraints import Positive, _check_start, _means
 from jaxsnn.train.loop.defaults import make_engine
 from jaxsnn.train.loop.epoch import Summary
 from jaxsnn.train.loop.history import epoch_record, merit
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
+from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.losses.losses import ExponentialSum, FirstSpike, SpikeTimes
 from jaxsnn.train.option_values import fraction
 from tests.helpers.refusals import assert_refused
@@ -214,3 +217,80 @@ def test_a_smaller_budget_starts_from_the_network_of_the_next_larger_one(monkeyp
     data = yinyang_splits(sizes=(8, 8, 8))
     tuning.tune(graph, TrainOptions(data=data, loss="count", epochs=1), [10.0, 40.0, 20.0])
     assert ran == [(40.0, graph), (20.0, "graph of 40"), (10.0, "graph of 20")]
+
+
+@pytest.mark.parametrize(
+    ("patience", "trained"), [(3, [1, 2, 3]), (1, [1]), (None, [1, 2, 3, 4, 5])]
+)
+def test_patience_counts_the_epochs_after_the_best(patience, trained):
+    ran = []
+
+    def train_epoch(epoch):
+        ran.append(epoch)
+        run.history.append(epoch)
+
+    run: Any = SimpleNamespace(
+        history=[0], options=SimpleNamespace(epochs=5, patience=patience), notes=[],
+        best=(SimpleNamespace(epoch=0), None), result=list, _train_epoch=train_epoch,
+    )  # fmt: skip
+    TrainingRun._epochs(run)
+    assert ran == trained
+
+
+def test_the_first_of_equal_epochs_is_the_best():
+    setup = SimpleNamespace(engine=object())
+    run: Any = SimpleNamespace(
+        passes=SimpleNamespace(setup=setup), network=SimpleNamespace(populations={}), factor=1.0,
+        history=[], seconds=[], best=None, state="weights", _merit=merit,
+        options=SimpleNamespace(epochs=9), say=lambda line: None,
+    )  # fmt: skip
+    best = []
+    for epoch, (loss, correct) in enumerate([(5.0, 3), (5.0, 3), (4.0, 3), (9.0, 4), (1.0, 3)]):
+        summary = summary_of(loss=loss, correct=correct)
+        TrainingRun._record(run, epoch, summary, summary, 0.1)
+        best.append(run.best[0].epoch)
+    assert best == [0, 0, 2, 3, 3]
+
+
+def test_spikes_of_all_batches_of_an_evaluation_are_counted(monkeypatch):
+    counts, labels = np.arange(10).reshape(5, 2), np.array([0, 1, 0, 1, 1])
+    classes = np.array([0, 1, 1, 1, 0])
+    batch = Batch(
+        inputs=jnp.asarray(np.column_stack([counts, classes])), labels=jnp.asarray(labels)
+    )
+    for name, value in {
+        "lower": lambda graph: None,
+        "encoded": lambda *_, **__: batch,
+        "run_batch": lambda engine, network, inputs, end: SimpleNamespace(
+            problem=None, counts={"a": inputs[:, :2]}, classes=inputs[:, 2]
+        ),
+        "with_enough_room": lambda runner, attempt, advice: (runner, attempt(runner)),
+        "late_notes": lambda *_: [],
+        "other_step_notes": lambda *_: (),
+        "_BATCH": 2,
+    }.items():
+        monkeypatch.setattr(evaluation, name, value)
+    engine = SimpleNamespace(check=lambda network: None)
+    engine.prepared = lambda: engine
+    loss = SimpleNamespace(t_max=1.0, population="a", predict=lambda solution: solution.classes)
+    data: Any = Data(x=counts, y=labels, classes=("0", "1"))
+    everything: Any = {"loss": loss, "encoder": None, "engine": engine}
+    measured = evaluation.measure(None, data, **everything)  # pyright: ignore[reportArgumentType]
+    assert measured.accuracy == np.mean(labels == classes)
+    assert measured.spikes == {"a": pytest.approx(counts.sum() / 5)}
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
+def test_a_factor_on_weights_is_found_by_bisection(fraction):
+    """A fraction of weight / 8 fires."""
+
+    def network_of(parameters):
+        return SimpleNamespace(parameters=parameters, with_parameters=network_of)
+
+    def firing(network):
+        return min(network.parameters["w"]["weight"] / 8, 1.0)
+
+    start = network_of({"w": {"weight": 1.0}, "v": {"weight": 3.0}})
+    scaled: Any = evaluation._scaled_until(start, ["w"], firing, fraction, "a")  # pyright: ignore
+    assert firing(scaled) == pytest.approx(fraction, abs=0.02)
+    assert scaled.parameters["v"] == {"weight": 3.0}
