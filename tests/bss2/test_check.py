@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.check import check, refuse_wrong
+from jaxsnn.bss2.check.check_mapping import _difference, _recording_violations
 from jaxsnn.bss2.check.legality import (
     dead_violations,
     existing,
@@ -16,6 +17,7 @@ from jaxsnn.bss2.check.legality import (
     setting_violations,
     synapse_violations,
 )
+from jaxsnn.bss2.check.propagate import ChipEvents
 from jaxsnn.bss2.chip import HICANN_X, ROW_MODES, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
@@ -449,3 +451,43 @@ def test_a_wrong_origin_is_a_run_that_did_not_record_the_spikes():
         moved = dataclasses.replace(source, from_run=origin)
         violated = violations(net, 2, mapping, sources=(moved, *others))
         assert "bad-origin" in {violation.code for violation in violated}
+
+
+def test_synapses_of_a_disabled_row_are_idle():
+    net = dense_net(5, 4, 3)
+    run = one_run_mapping(net).runs[0]
+    side, row = run.synapses[0, :2].tolist()
+    table = run.synapses
+    disabled = changed(run, "row_modes", (side, row), 0)
+    violated = violations(net, row_modes=disabled.row_modes)
+    idle = {violation.node for violation in violated if violation.code == "idle-synapse"}
+    inside = table[(table[:, 0] == side) & (table[:, 1] == row), 2].tolist()
+    assert idle == {f"run 0: synapse ({side}, {row}, {column})" for column in inside}
+
+
+@pytest.mark.parametrize(("link", "codes"), [(0, ["same-record"] * 2), (1, [])])
+def test_equal_addresses_on_different_links_are_different_records(link, codes):
+    net = dense_net(5, 4, 3)
+    events = ChipEvents(
+        sender=np.array([5, 6]),
+        entry=np.zeros(2, int),
+        address=np.array([9, 9]),
+        recorded=np.array([True, True]),
+    )
+    reached = np.array([0, 1]), np.array([HICANN_X.link_output(0), HICANN_X.link_output(link)])
+    violated = _recording_violations(HICANN_X, net, events, reached, "run 0")
+    assert [violation.code for violation in violated] == codes
+    lost = _recording_violations(
+        HICANN_X, net, events, tuple(part[:1] for part in reached), "run 0"
+    )
+    assert [violation.code for violation in lost] == ["not-recorded"]
+
+
+def test_a_wrong_weight_of_the_other_sign_is_no_mere_wrong_sign():
+    for excited, inhibited, code in (
+        (0, 7, "wrong-sign"),
+        (0, 6, "wrong-weight"),
+        (7, 7, "wrong-weight"),
+    ):
+        assert _difference(7, excited, inhibited, "here").code == code
+        assert _difference(-7, inhibited, excited, "here").code == code
