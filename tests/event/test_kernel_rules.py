@@ -5,6 +5,7 @@ each other: what happens at a threshold, at the end of a refractory period, and 
 from functools import partial
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,3 +115,69 @@ def test_a_stream_of_pulses_fires_what_a_simulation_fires(neurons, reset, option
     np.testing.assert_allclose(
         session.push(train, until=0.07)["2"].time, expected, rtol=0, atol=1e-10
     )
+
+
+KINDS = {
+    "currents": (build.cubalif(2, tau_mem=TAU, tau_syn=0.7 * TAU, v_reset=-0.2, v_leak=0.1), {}),
+    "jumps": (build.lif(2, tau=TAU, v_reset=-0.2, v_leak=1.2), {}),
+    "pulses": (build.lif(2, tau=TAU, r=0.02, v_reset=-0.2, v_leak=0.1), BOXES),
+}
+
+
+def network_of(kind, looped, reset):
+    neurons, options = KINDS[kind]
+    nodes = {
+        "input": build.input(2),
+        "w": build.linear(weight=np.array([[1.4, 0.9], [0.8, 1.7]])),
+        "n": neurons,
+        "back": build.linear(weight=np.array([[0.0, 0.2], [-0.3, 0.0]])),
+        "output": build.output(),
+    }
+    chains = [("input", "w", "n", "output"), *([("n", "back", "n")] if looped else [])]
+    used = {name: node for name, node in nodes.items() if looped or name != "back"}
+    return lower(build.network(used, chains, reset=reset, **options))
+
+
+@pytest.mark.parametrize(
+    ("kind", "looped", "reset", "refractory"),
+    [
+        ("currents", False, "zero", 0.0),
+        ("currents", False, "subtract", 0.0),
+        ("currents", False, "zero", 2e-3),
+        ("jumps", False, "zero", 2e-3),
+        ("pulses", False, "zero", 2e-3),
+        ("currents", True, "zero", 0.0),
+        ("currents", True, "zero", 2e-3),
+    ],
+)
+def test_gradients_of_kernels_are_those_of_central_differences(kind, looped, reset, refractory):
+    """With respect to all weights, time constants and levels of two neurons, and all input times."""
+    net = network_of(kind, looped, reset)
+    engine = NATIVE(max_spikes=8, refractory=refractory)
+    index = np.array([0, 1, 0, 1, 1, 0, 0, 1])
+    time = jnp.asarray(1e-3 * np.array([0.1, 0.4, 1.3, 2.2, 4.1, 7.3, 9.2, 11.7]))
+    weights = np.random.default_rng(0).normal(size=16)
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def loss(parameters, time):
+        spikes = simulate(
+            net.with_parameters(parameters), Events(time=time, index=index), 0.02, engine=engine
+        ).spikes["n"]
+        times = finite_times(spikes.time).ravel()
+        return jnp.sum(weights[: len(times)] * times), spikes.count
+
+    (_, count), gradients = loss(net.parameters, time)
+    assert int(count.min()) >= 2
+    numbers, unflatten = jax.flatten_util.ravel_pytree((net.parameters, time))
+    expected = np.zeros(len(numbers))
+    for place in range(len(numbers)):
+        step = 1e-6 * max(abs(float(numbers[place])), 1e-3)
+        values = []
+        for sign in (1, -1):
+            (value, changed), _ = loss(*unflatten(numbers.at[place].add(sign * step)))
+            np.testing.assert_array_equal(changed, count)
+            values.append(float(value))
+        expected[place] = (values[0] - values[1]) / (2 * step)
+    got = np.asarray(jax.flatten_util.ravel_pytree(gradients)[0])
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())

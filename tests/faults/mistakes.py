@@ -201,10 +201,36 @@ class Detection:
         if session.testsfailed:
             raise SystemExit("tests cannot be collected")
         items = {item.nodeid: item for item in session.items}
-        timings = {} if self.lines is None else self._timings(items)
+        if self.lines is None:
+            timings, items = {}, self._passing(items)
+        else:
+            timings = self._timings(items)
         for mistake in self.mistakes:
             self.done(mistake, self._detected(mistake, items, timings))
         return True
+
+    def _passing(self, items):
+        """Return the named tests, after running them without a mistake.
+
+        Raises:
+            SystemExit: One of them fails.
+        """
+        beginnings = tuple(test for mistake in self.mistakes for test in mistake.tests)
+        named = {test: item for test, item in items.items() if test.startswith(beginnings)}
+        result = self.folder / "failed.txt"
+
+        def run():
+            failed = [
+                item.nodeid
+                for item, following in _pairs([*named.values()])
+                if _failed(item, following)
+            ]
+            result.write_text("\n".join(failed))
+            return 0
+
+        if _in_child(run, seconds=7200) or result.read_text():
+            raise SystemExit(f"without a mistake these fail:\n{result.read_text()}")
+        return named
 
     def _timings(self, items):
         """Run each test without a mistake, and return its time and the lines that it executes."""
