@@ -140,20 +140,29 @@ def _codes(code):
             yield from _codes(constant)
 
 
+def _by_name(code):
+    """Return the code of the functions of a module by their names, in their order."""
+    codes = collections.defaultdict(list)
+    for inside in [*_codes(code)][1:]:
+        codes[inside.co_qualname].append(inside)
+    return codes
+
+
 def change_functions(path, before, after):
     """Change the functions of a loaded module to those of another text of it.
 
     Raises:
-        RuntimeError: The change is outside of functions, or adds some.
+        RuntimeError: The change is outside of the functions of the module.
     """
     old_codes, new_codes = (
-        [*_codes(compile(text, str(path), "exec", dont_inherit=True))] for text in (before, after)
+        _by_name(compile(text, str(path), "exec", dont_inherit=True)) for text in (before, after)
     )
-    if len(old_codes) != len(new_codes):
-        raise RuntimeError(f"{path}: the change adds or removes functions")
     replacement = {
         (old.co_qualname, old.co_firstlineno): new
-        for old, new in zip(old_codes[1:], new_codes[1:], strict=True)
+        for name, codes in old_codes.items()
+        # A function inside another may come or go, of which the outer one then differs.
+        if len(codes) == len(new_codes.get(name, ()))
+        for old, new in zip(codes, new_codes[name], strict=True)
         if old != new
     }
     changed = 0

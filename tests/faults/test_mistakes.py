@@ -39,4 +39,4 @@ def test_functions_that_are_held_elsewhere_change(tmp_path, monkeypatch):
     assert held(5, 1) == 4
     assert total.of(5) == 3
     with pytest.raises(RuntimeError):
-        change_functions(path, before, before.replace("class Sum", "class Other"))
+        change_functions(path, before, before + "LIMIT = 3\n")

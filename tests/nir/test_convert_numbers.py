@@ -47,9 +47,9 @@ def test_a_readout_that_starts_at_its_leak_keeps_its_membranes(target):
 
 def test_a_current_that_starts_at_its_leak_is_set_up_by_two_kicks():
     neurons = build.cubalif(
-        tau_mem=8e-3, tau_syn=4e-3, r=1.5, w_in=3.0, v_leak=[0.2, 0.1, -0.1], v_threshold=0.6
+        tau_mem=8e-3, tau_syn=4e-3, r=1.5, w_in=3.0, v_leak=[0.2, 0.1, -0.1], v_threshold=0.9
     )
-    graph = chain(weights(6.0, 2.0), neurons, dialect="norse==importer", dt=1e-3, reset="zero")
+    graph = chain(weights(0.3, 0.2), neurons, dialect="norse==importer", dt=1e-3, reset="zero")
     assert_same(graph, convert(graph, to="snntorch"), random_raster(0, (60, 4, 3), 0.5))
 
 
