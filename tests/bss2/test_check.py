@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.check import check, refuse_wrong
-from jaxsnn.bss2.check.check_mapping import _difference, _recording_violations
+from jaxsnn.bss2.check.check_mapping import (
+    _difference,
+    _recording_violations,
+    refuse_undrawable,
+)
 from jaxsnn.bss2.check.legality import (
     dead_violations,
     existing,
@@ -491,3 +495,12 @@ def test_a_wrong_weight_of_the_other_sign_is_no_mere_wrong_sign():
     ):
         assert _difference(7, excited, inhibited, "here").code == code
         assert _difference(-7, inhibited, excited, "here").code == code
+
+
+def test_a_mapping_is_drawn_without_its_netlist_unless_it_is_damaged():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    refuse_undrawable(mapping)
+    synapses = mapping.runs[0].synapses.copy()
+    synapses[0, 4] = 64
+    damaged = with_run(mapping, synapses=synapses)
+    assert_refused(lambda: refuse_undrawable(damaged), MappingError, "its weight is 64")
