@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -196,7 +197,6 @@ class Detection:
         folder: The copy of the package.
         mistakes: The mistakes of one package.
         lines: File with the lines that tests execute, which is extended; tests in it do not run again.
-            None: only the tests that the table names run.
         longest: Largest number of seconds of computing of the tests of a mistake.
         done: Called with a mistake and the test that detects it; "" if none does.
     """
@@ -210,36 +210,10 @@ class Detection:
         if session.testsfailed:
             raise SystemExit("tests cannot be collected")
         items = {item.nodeid: item for item in session.items}
-        if self.lines is None:
-            timings, items = {}, self._passing(items)
-        else:
-            timings = self._timings(items)
+        timings = self._timings(items)
         for mistake in self.mistakes:
             self.done(mistake, self._detected(mistake, items, timings))
         return True
-
-    def _passing(self, items):
-        """Return the named tests, after running them without a mistake.
-
-        Raises:
-            SystemExit: One of them fails.
-        """
-        beginnings = tuple(test for mistake in self.mistakes for test in mistake.tests)
-        named = {test: item for test, item in items.items() if test.startswith(beginnings)}
-        result = self.folder / "failed.txt"
-
-        def run():
-            failed = [
-                item.nodeid
-                for item, following in _pairs([*named.values()])
-                if _failed(item, following)
-            ]
-            result.write_text("\n".join(failed))
-            return 0
-
-        if _in_child(run, seconds=7200) or result.read_text():
-            raise SystemExit(f"without a mistake these fail:\n{result.read_text()}")
-        return named
 
     def _timings(self, items):
         """Run each test without a mistake, and return its time and the lines that it executes."""
@@ -289,12 +263,7 @@ class Detection:
         return {test: Timing(seconds, executed) for test, seconds, executed in rows}
 
     def _chosen(self, mistake, items, timings):
-        """Return the tests of a mistake, and their seconds."""
-        if self.lines is None:
-            chosen = [item for test, item in items.items() if test.startswith(mistake.tests)]
-            if mistake.tests and not chosen:
-                raise SystemExit(f"{mistake.package} {mistake.number}: no test {mistake.tests}")
-            return chosen, self.longest
+        """Return the tests of a mistake, the nearest first, and their seconds."""
         wanted = mistake.changed_lines((ROOT / mistake.file).read_text())
         is_kernel = mistake.package == "kernels"
         tests = [
@@ -324,18 +293,12 @@ class Detection:
 
     def _detected(self, mistake, items, timings):
         """Return the test that detects a mistake; "" if none does."""
-        path = self.folder / mistake.file
-        text = (ROOT / mistake.file).read_text()
         chosen, total = self._chosen(mistake, items, timings)
         result = self.folder / "detected.txt"
         result.write_text("")
 
         def run():
-            if mistake.package == "kernels":
-                os.environ[SELECTED] = str(mistake.number)
-            else:
-                gc.unfreeze()
-                change_functions(path, text, mistake.applied(text))
+            _make(self.folder, mistake)
             for item, following in _pairs(chosen):
                 result.write_text(item.nodeid)
                 if _failed(item, following):
@@ -343,16 +306,9 @@ class Detection:
             result.write_text("")
             return 0
 
-        if mistake.package != "kernels":
-            path.write_text(mistake.applied(text))
-        try:
+        with _made(self.folder, mistake):
             code = _in_child(run, seconds=30 + 5 * min(total, self.longest))
-        finally:
-            if mistake.package != "kernels":
-                path.write_text(text)
-        if code == 70:
-            raise SystemExit(f"{mistake.package} {mistake.number}: the change cannot be loaded")
-        return "" if code == 0 else result.read_text()
+        return "" if code == 0 else result.read_text() or f"the tests end with {code}"
 
 
 def _pairs(items):
@@ -393,6 +349,97 @@ def _in_child(call, *, seconds):
     return -signal.SIGKILL
 
 
+@contextlib.contextmanager
+def _made(folder, mistake):
+    """Have a mistake in the copy of the package while the context lasts."""
+    path, text = folder / mistake.file, (ROOT / mistake.file).read_text()
+    is_kernel = mistake.package == "kernels"
+    if not is_kernel:
+        path.write_text(mistake.applied(text))
+    try:
+        yield
+    finally:
+        if not is_kernel:
+            path.write_text(text)
+
+
+def _make(folder, mistake):
+    """Have a mistake in this process, in the modules that are loaded."""
+    if mistake.package == "kernels":
+        os.environ[SELECTED] = str(mistake.number)
+        return
+    path, text = folder / mistake.file, (ROOT / mistake.file).read_text()
+    gc.unfreeze()
+    with contextlib.suppress(RuntimeError):  # a module that is loaded later has the mistake
+        change_functions(path, text, mistake.applied(text))
+
+
+class _Named:
+    """A plug-in of pytest that runs the tests of which the names begin in some way, and writes down
+    which of them fail.
+    """
+
+    def __init__(self, beginnings, result):
+        self.beginnings, self.result = tuple(beginnings), result
+
+    def pytest_collection_modifyitems(self, items):
+        """Leave out other tests."""
+        items[:] = [item for item in items if item.nodeid.startswith(self.beginnings)]
+
+    def pytest_runtest_logreport(self, report):
+        """Write down a test that fails."""
+        if report.failed:
+            with self.result.open("a") as out:
+                out.write(report.nodeid + "\n")
+
+
+def _failing(folder, beginnings, *, first, mistake=None):
+    """Return the tests that fail of those of which the names begin in some way.
+
+    Args:
+        first: Whether to stop at the first one.
+        mistake: The mistake that the child has; None for none.
+    """
+    result = folder / "failed.txt"
+    result.write_text("")
+
+    def run():
+        if mistake is not None:
+            _make(folder, mistake)
+        pytest = importlib.import_module("pytest")
+        options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *["-x"] * first]
+        files = sorted({test.partition("::")[0] for test in beginnings})
+        return int(pytest.main([*options, *files], plugins=[_Named(beginnings, result)]))
+
+    code = _in_child(run, seconds=600)
+    failed = result.read_text().split("\n")[:-1]
+    if code not in (0, 1) and not failed and mistake is None:
+        raise SystemExit(f"{list(beginnings)}: pytest ends with {code}")
+    return failed or ([] if code == 0 else [f"the tests end with {code}"])
+
+
+def _detect_named(folder, mistakes, done):
+    """Run the tests that the table names, each mistake in a child of its own."""
+    for module in ("pytest", "hypothesis", "jax", "optax", "h5py", "networkx"):
+        importlib.import_module(module)
+    for module in pkgutil.walk_packages([str(folder / "jaxsnn")], "jaxsnn."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+    beginnings = sorted({test for mistake in mistakes for test in mistake.tests})
+    broken = _failing(folder, beginnings, first=False)
+    sys.stderr.write("".join(f"{test} fails without a mistake\n" for test in broken))
+    for mistake in mistakes:
+        tests = [
+            test for test in mistake.tests if not any(name.startswith(test) for name in broken)
+        ]
+        failed = []
+        if tests:
+            with _made(folder, mistake):
+                failed = _failing(folder, tests, first=True, mistake=mistake)
+        done(mistake, failed[0] if failed else "")
+
+
 # All mistakes
 
 
@@ -422,17 +469,13 @@ def _detect(package, numbers, report, arguments):
             results.setdefault(package, {})[mistake.wrong] = test
             report.write_text(json.dumps(results, indent=1))
 
-        lines = arguments.lines.with_suffix(f".{package}.jsonl").absolute()
-        patterns = arguments.tests or TESTS[package]
         if arguments.named:
-            lines = None
-            patterns = sorted(
-                {test.split("::")[0] for mistake in mistakes for test in mistake.tests}
-            )
+            return _detect_named(folder, mistakes, done)
+        lines = arguments.lines.with_suffix(f".{package}.jsonl").absolute()
         plugin = Detection(folder, mistakes, lines, arguments.longest, done)
         files = [
             str(path.relative_to(folder))
-            for pattern in patterns
+            for pattern in arguments.tests or TESTS[package]
             for path in sorted(folder.glob(pattern))
         ]
         options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--capture=sys"]
