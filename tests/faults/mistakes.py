@@ -494,17 +494,21 @@ def _select_mistakes(folder):
 
 def table(results):
     """Return the table of the documentation, by package."""
-    rows = ["| package | mistakes | detected | |", "|---|---|---|---|"]
-    totals = [0, 0]
+    rows = ["| package | mistakes | run | detected | of those run |", "|---|---|---|---|---|"]
+    totals = [0, 0, 0]
     for package in TESTS:
         sentences = [mistake.wrong for mistake in mistakes_of(package)]
-        known = [bool(results[package][text]) for text in sentences if text in results[package]]
-        rows.append(
-            f"| `{package}` | {len(known)} | {sum(known)} | {sum(known) / len(known):.0%} |"
-        )
-        totals = [totals[0] + len(known), totals[1] + sum(known)]
-    rows.append(f"| all | {totals[0]} | {totals[1]} | {totals[1] / totals[0]:.0%} |")
-    return rows
+        outcomes = results.get(package, {})
+        known = [bool(outcomes[text]) for text in sentences if text in outcomes]
+        counts = len(sentences), len(known), sum(known)
+        rows.append(_row(f"`{package}`", *counts))
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+    return [*rows, _row("all", *totals)]
+
+
+def _row(name, listed, run, detected):
+    share = f"{detected / run:.0%}" if run else ""
+    return f"| {name} | {listed} | {run} | {detected} | {share} |"
 
 
 def main(argv=None):
