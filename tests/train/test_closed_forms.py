@@ -10,13 +10,14 @@ import pytest
 
 from jaxsnn import Events, lower
 from jaxsnn.errors import UsageError
+from jaxsnn.network.results import Result
 from jaxsnn.nir import build
 from jaxsnn.train import TrainOptions, WeightBumping, tuning, yinyang_splits
 from jaxsnn.train.data.augment import Dropout
 from jaxsnn.train.data.batches import Batch, shuffled_batches
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Delta, Latency, PopulationCode
-from jaxsnn.train.loop import evaluation
+from jaxsnn.train.loop import evaluation, step_accuracy
 from jaxsnn.train.loop.constraints import Positive, _check_start, _means
 from jaxsnn.train.loop.defaults import make_engine
 from jaxsnn.train.loop.epoch import Summary
@@ -24,6 +25,7 @@ from jaxsnn.train.loop.history import epoch_record, merit
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.losses.losses import ExponentialSum, FirstSpike, SpikeTimes
+from jaxsnn.train.losses.regularizers import SpikeBudget
 from jaxsnn.train.option_values import fraction
 from tests.helpers.refusals import assert_refused
 
@@ -294,3 +296,32 @@ def test_a_factor_on_weights_is_found_by_bisection(fraction):
     scaled: Any = evaluation._scaled_until(start, ["w"], firing, fraction, "a")  # pyright: ignore
     assert firing(scaled) == pytest.approx(fraction, abs=0.02)
     assert scaled.parameters["v"] == {"weight": 3.0}
+
+
+def test_a_budget_counts_the_spikes_of_all_neurons():
+    """20 spikes of each of 10 neurons are twice the budget, of which a twentieth is tolerated."""
+    run: Any = SimpleNamespace(
+        network=SimpleNamespace(populations={"a": SimpleNamespace(size=10)}),
+        options=SimpleNamespace(regularisers=(SpikeBudget(most=100.0),)),
+    )
+    validation = summary_of(loss=5.0, correct=1, spikes={"a": 100.0})
+    record = epoch_record(1, validation, validation, max_spikes=8, factor=1.0)
+    assert TrainingRun._merit(run, record) == (pytest.approx(-0.95), 0.2, -1.0)
+
+
+def test_samples_that_fill_a_batch_do_not_count_in_time_steps(monkeypatch):
+    answers, counts = np.array([0, 1, 0, 0]), np.array([[2, 0], [0, 1], [0, 3], [1, 0]])
+    batch = Batch(inputs=np.zeros((4, 1)), labels=jnp.array([0, 1, 1, 0]))
+    network = SimpleNamespace(wires=[SimpleNamespace(size=1)])
+    for name, value in {
+        "lower": lambda graph: network,
+        "step_length": lambda *_: 1e-3,
+        "TimeStepped": lambda: SimpleNamespace(check=lambda network: None),
+        "_answers_in_steps": lambda *_: (answers, counts, Result.SUCCESS),
+    }.items():
+        monkeypatch.setattr(step_accuracy, name, value)
+    loss: Any = SimpleNamespace(reads="first spikes")
+    graph: Any = None
+    parts = [(batch, np.array([True, True, True, False]))]
+    measured = step_accuracy.accuracy_in_steps(graph, lambda size: parts, 3, loss=loss, t_end=0.01)
+    assert measured == (pytest.approx(2 / 3), 1.0)
