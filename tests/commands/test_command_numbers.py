@@ -28,7 +28,7 @@ from jaxsnn.commands.emulate_command import EmulateOutcome, _chip, _events, _out
 from jaxsnn.commands.fidelity_command import fidelity_report
 from jaxsnn.commands.plot_command import _kind_of, _sample_of, saved_trains
 from jaxsnn.commands.remarks import similar_lines
-from jaxsnn.commands.run_command import run_in_steps
+from jaxsnn.commands.run_command import run_file, run_in_steps
 from jaxsnn.errors import Problem, UsageError
 from jaxsnn.nir import build, write
 from jaxsnn.train import TrainingStopped
@@ -66,6 +66,13 @@ def test_a_stepped_run_counts_spikes_per_neuron_and_ends_with_its_last_step(step
     per_neuron = y.sum(axis=0)
     assert outcome.spikes_needed["2"] == round(float(per_neuron.max())) == 12
     assert per_neuron.min() < 12
+
+
+@pytest.mark.parametrize(("t_end", "expected"), [(2e-3, 2e-3), (None, 12e-4)])
+def test_a_run_ends_at_the_requested_time_or_with_the_last_step(stepped, t_end, expected):
+    graph, folder = stepped
+    outcome = run_file(graph, folder / "x.npz", folder / "y.npz", t_end=t_end)
+    assert outcome.t_end == pytest.approx(expected)
 
 
 # -- compare

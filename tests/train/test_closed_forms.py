@@ -25,7 +25,7 @@ from jaxsnn.train.loop.history import epoch_record, merit
 from jaxsnn.train.loop.optimisers import learning_rates, optimiser_of
 from jaxsnn.train.loop.training_run import TrainingRun
 from jaxsnn.train.losses.losses import ExponentialSum, FirstSpike, SpikeTimes
-from jaxsnn.train.losses.regularizers import SpikeBudget
+from jaxsnn.train.losses.regularizers import PeakMargin, SpikeBudget
 from jaxsnn.train.option_values import fraction
 from tests.helpers.refusals import assert_refused
 
@@ -325,3 +325,16 @@ def test_samples_that_fill_a_batch_do_not_count_in_time_steps(monkeypatch):
     parts = [(batch, np.array([True, True, True, False]))]
     measured = step_accuracy.accuracy_in_steps(graph, lambda size: parts, 3, loss=loss, t_end=0.01)
     assert measured == (pytest.approx(2 / 3), 1.0)
+
+
+def test_the_margin_of_a_silent_neuron_is_in_units_of_its_height():
+    heights = jnp.array([0.5, 2.0, 4.0])
+    network: Any = SimpleNamespace(
+        populations={"a": None}, parameters={"a": {"v_threshold": jnp.array([1.0, 1.0, 3.0])}}
+    )
+    solution: Any = SimpleNamespace(
+        spikes={"a": SimpleNamespace(count=jnp.array([[0, 0, 2]]))}, heights={"a": heights},
+        maximum=lambda name: jnp.array([[0.8, 0.4, 3.0]]),
+    )  # fmt: skip
+    penalty = PeakMargin(strength=0.3)(network, solution)
+    np.testing.assert_allclose(penalty, [0.3 * np.mean([0.2 / 0.5, 0.6 / 2.0, 0.0])], rtol=1e-6)
