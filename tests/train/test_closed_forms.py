@@ -14,7 +14,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.nir import build
 from jaxsnn.train import TrainOptions, WeightBumping, tuning, yinyang_splits
 from jaxsnn.train.data.augment import Dropout
-from jaxsnn.train.data.batches import Batch, shuffled_batches
+from jaxsnn.train.data.batches import Batch, late_notes, shuffled_batches
 from jaxsnn.train.data.datasets import Data
 from jaxsnn.train.data.encoders import Delta, Latency, PopulationCode
 from jaxsnn.train.loop import evaluation, step_accuracy
@@ -338,3 +338,16 @@ def test_the_margin_of_a_silent_neuron_is_in_units_of_its_height():
     )  # fmt: skip
     penalty = PeakMargin(strength=0.3)(network, solution)
     np.testing.assert_allclose(penalty, [0.3 * np.mean([0.2 / 0.5, 0.6 / 2.0, 0.0])], rtol=1e-6)
+
+
+def test_events_at_the_end_of_a_sample_are_reported_as_late():
+    time = jnp.array([[0.01, 0.02, 0.03, jnp.inf]])
+    batch = Batch(
+        inputs=Events(time=time, index=jnp.zeros(time.shape, jnp.int32)), labels=jnp.zeros(1)
+    )
+    late: Any = late_notes
+    counts = [
+        [note.facts["late"] for note in late({"train": batch}, end)]
+        for end in (0.01, 0.02, 0.025, 0.04)
+    ]
+    assert counts == [[3], [2], [1], []]
