@@ -9,12 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.bss2.check import check, refuse_wrong
+from jaxsnn.bss2.check.check_mapping import (
+    _difference,
+    _recording_violations,
+    refuse_undrawable,
+)
 from jaxsnn.bss2.check.legality import (
     dead_violations,
     existing,
+    neuron_violations,
     setting_violations,
     synapse_violations,
 )
+from jaxsnn.bss2.check.propagate import ChipEvents
 from jaxsnn.bss2.chip import HICANN_X, ROW_MODES, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
 from jaxsnn.bss2.netlist import NetPopulation, netlist
@@ -369,3 +376,131 @@ def test_the_last_synapse_and_the_largest_weight_are_the_last_that_exist():
     empty = everywhere.copy()
     empty[1, -1] = False
     assert wrong(last, [0, *last[1:]], near[0], placed=empty)[0] == ["no-neuron"]
+
+
+BORDER = HICANN_X.columns // 2
+
+
+@pytest.mark.parametrize(
+    ("circuits", "head", "codes"),
+    [
+        ([(0, 5)], 0, []),
+        ([(0, 5), (1, 5), (1, 6)], 2, []),
+        ([(0, 6), (0, 5), (1, 5)], 0, []),
+        ([(0, 5)], 1, ["bad-head"]),
+        ([(0, 5), (1, 5)], -1, ["bad-head"]),
+        ([(0, 5), (1, 6)], 0, ["not-connected"]),
+        ([(1, 6), (0, 5)], 0, ["not-connected"]),
+        ([(0, 5), (0, 7)], 0, ["not-connected"]),
+        ([(0, BORDER - 1), (0, BORDER)], 0, ["over-border"]),
+        ([(0, BORDER - 2), (0, BORDER - 1)], 1, []),
+        ([(0, HICANN_X.columns)], 0, ["no-such-circuit"]),
+        ([], 0, ["no-circuit"]),
+    ],
+)
+def test_circuits_of_a_neuron_touch_within_a_half_and_one_of_them_fires(circuits, head, codes):
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    neuron = dataclasses.replace(mapping.runs[0].neurons[0], circuits=tuple(circuits), head=head)
+    run = dataclasses.replace(mapping.runs[0], neurons=(neuron,))
+    violated = neuron_violations(mapping, run, {0: "it"}, "run 0")
+    assert [violation.code for violation in violated] == codes
+
+
+def test_equal_addresses_of_different_outputs_are_different_events():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    neuron, chip = mapping.runs[0].neurons[0], mapping.chip
+
+    def codes(*columns):
+        neurons = tuple(
+            dataclasses.replace(neuron, circuits=((0, column),), head=0) for column in columns
+        )
+        run = dataclasses.replace(mapping.runs[0], neurons=neurons)
+        names = dict.fromkeys(range(len(columns)), "it")
+        return [violation.code for violation in neuron_violations(mapping, run, names, "run 0")]
+
+    first, *others = range(chip.columns)
+    events = {column: chip.neuron_event(column, neuron.address) for column in (first, *others)}
+    other = next(column for column in others if events[column] != events[first])
+    same = next(column for column in others if events[column] == events[first])
+    assert codes(first, other) == []
+    assert codes(first, same) == ["same-address"]
+
+
+def test_only_synapses_of_a_dead_row_are_on_a_dead_row():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    everywhere = np.ones((2, HICANN_X.columns), bool)
+    synapses = np.array([[0, 4, 1, 0, 1], [0, 5, 2, 0, 1], [1, 4, 3, 0, 1]])
+    run = dataclasses.replace(mapping.runs[0], synapses=synapses)
+    for row, node in ((4, "run 0: synapse (0, 4, 1)"), (5, "run 0: synapse (0, 5, 2)")):
+        damaged = dataclasses.replace(mapping, dead=Dead(rows=[(0, row)]), signs="fixed")
+        violated = synapse_violations(damaged, run, everywhere, "run 0")
+        assert [(violation.code, violation.node) for violation in violated] == [("dead-row", node)]
+
+
+def test_an_input_of_the_network_is_no_neuron_of_a_run():
+    net = dense_net(5, 4, 3)
+    run = one_run_mapping(net).runs[0]
+    source, (neuron, *others) = run.sources[0], run.neurons
+    placed = dataclasses.replace(neuron, population=source.population, index=source.index)
+    violated = violations(net, neurons=(placed, *others))
+    assert "unknown-neuron" in {violation.code for violation in violated}
+
+
+def test_a_wrong_origin_is_a_run_that_did_not_record_the_spikes():
+    net = dense_net(20, 12, 6, 3)
+    mapping = layer_by_layer_mapping(net)
+    source, *others = mapping.runs[2].sources
+    assert source.from_run == 1
+    for origin in (0, 2, 3, -1):
+        moved = dataclasses.replace(source, from_run=origin)
+        violated = violations(net, 2, mapping, sources=(moved, *others))
+        assert "bad-origin" in {violation.code for violation in violated}
+
+
+def test_synapses_of_a_disabled_row_are_idle():
+    net = dense_net(5, 4, 3)
+    run = one_run_mapping(net).runs[0]
+    side, row = run.synapses[0, :2].tolist()
+    table = run.synapses
+    disabled = changed(run, "row_modes", (side, row), 0)
+    violated = violations(net, row_modes=disabled.row_modes)
+    idle = {violation.node for violation in violated if violation.code == "idle-synapse"}
+    inside = table[(table[:, 0] == side) & (table[:, 1] == row), 2].tolist()
+    assert idle == {f"run 0: synapse ({side}, {row}, {column})" for column in inside}
+
+
+@pytest.mark.parametrize(("link", "codes"), [(0, ["same-record"] * 2), (1, [])])
+def test_equal_addresses_on_different_links_are_different_records(link, codes):
+    net = dense_net(5, 4, 3)
+    events = ChipEvents(
+        sender=np.array([5, 6]),
+        entry=np.zeros(2, int),
+        address=np.array([9, 9]),
+        recorded=np.array([True, True]),
+    )
+    reached = np.array([0, 1]), np.array([HICANN_X.link_output(0), HICANN_X.link_output(link)])
+    violated = _recording_violations(HICANN_X, net, events, reached, "run 0")
+    assert [violation.code for violation in violated] == codes
+    lost = _recording_violations(
+        HICANN_X, net, events, tuple(part[:1] for part in reached), "run 0"
+    )
+    assert [violation.code for violation in lost] == ["not-recorded"]
+
+
+def test_a_wrong_weight_of_the_other_sign_is_no_mere_wrong_sign():
+    for excited, inhibited, code in (
+        (0, 7, "wrong-sign"),
+        (0, 6, "wrong-weight"),
+        (7, 7, "wrong-weight"),
+    ):
+        assert _difference(7, excited, inhibited, "here").code == code
+        assert _difference(-7, inhibited, excited, "here").code == code
+
+
+def test_a_mapping_is_drawn_without_its_netlist_unless_it_is_damaged():
+    mapping = one_run_mapping(dense_net(5, 4, 3))
+    refuse_undrawable(mapping)
+    synapses = mapping.runs[0].synapses.copy()
+    synapses[0, 4] = 64
+    damaged = with_run(mapping, synapses=synapses)
+    assert_refused(lambda: refuse_undrawable(damaged), MappingError, "its weight is 64")

@@ -390,7 +390,16 @@ def test_whole_networks_agree(name, x64):
     assert_trees_equal(run(backend="native", threads=1), (spikes, gradient))
 
 
-def test_convolutions_of_many_samples_are_those_of_few(x64):
+@pytest.mark.parametrize(
+    ("make", "refractory"),
+    [
+        (convolution_graph, 0.0),
+        (convolution_graph, 3e-3),
+        (partial(convolution_graph, neurons=lif(1.0)), 0.0),
+    ],
+    ids=["currents", "refractory", "jumps"],
+)
+def test_convolutions_of_many_samples_are_those_of_few(make, refractory, x64):
     """From 8 samples on, the lists of a sample are made and gone through by one thread."""
     events = drawn_events(8, 9, 150, 128)
 
@@ -399,8 +408,8 @@ def test_convolutions_of_many_samples_are_those_of_few(x64):
             return normal_weights((9, *shape[1:]), dtype)[samples]
 
         part = Events(time=events.time[samples], index=events.index[samples])
-        options |= {"backend": "native"}
-        return spikes_and_network_gradients(convolution_graph(), part, weights, **options)
+        options |= {"backend": "native", "refractory": refractory}
+        return spikes_and_network_gradients(make(), part, weights, **options)
 
     spikes, (by_parameters, by_time) = together = run(slice(None), threads=2)
     assert int(spikes.count.sum()) > 50

@@ -206,7 +206,7 @@ def sample(room, size, seed):
     return random.Random(f"{room} {seed}").sample(places, min(size, len(places)))
 
 
-def _copied(folder):
+def copied(folder):
     """What tests need of the repository, in a folder."""
     for name in ("jaxsnn", "tests", "docs", "examples", "benchmarks"):
         ignored = shutil.ignore_patterns("_build", "generated", "results", "__pycache__")
@@ -343,7 +343,7 @@ def main(argv=None):
     counts_by_room, until = {}, time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        _copied(folder)
+        copied(folder)
         for room in arguments.rooms:
             for counts in _counted(room, folder, arguments, until):
                 counts_by_room[room] = counts
