@@ -426,7 +426,7 @@ UNREADABLE = {
     "two channels": (
         lambda folder: text_of(folder, "@data\n1,2:3,4:1\n"),
         FileError,
-        "data.ts, line 2: the values have shape (2, 2)",
+        "data.ts, line 2: 2 channels of up to 2 frames",
     ),
     "few channels in line 3": (
         lambda folder: text_of(folder, "@problemName JapaneseVowels\n@data\n1,2:3\n"),
