@@ -181,3 +181,16 @@ def test_gradients_of_kernels_are_those_of_central_differences(kind, looped, res
         expected[place] = (values[0] - values[1]) / (2 * step)
     got = np.asarray(jax.flatten_util.ravel_pytree(gradients)[0])
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_held_neuron_forgets_its_overshoot():
+    """An arrival of 1.6 fires; after the refractory period V is 0, so that one of 0.5 does not."""
+    layers = build.linear(weight=[[1.6, 0.5]]), build.integrate_and_fire(v_threshold=1.0)
+    net = lower(build.sequential(build.input(2), *layers, reset="subtract", dialect="jaxsnn"))
+    train = Events(time=np.array([1e-3, 5e-3]), index=np.array([0, 1]))
+    for refractory, expected in ((2e-3, [1e-3]), (0.0, [1e-3, 5e-3])):
+        engine = NATIVE(max_spikes=4, refractory=refractory)
+        solution = simulate(net, train, 6e-3, engine=engine)
+        np.testing.assert_allclose(sorted_finite(solution.spikes["2"].time), expected)
+        streamed = stream(net, engine, record=["2"]).push(train, until=6e-3)["2"].time
+        np.testing.assert_allclose(streamed, expected)
