@@ -229,7 +229,7 @@ def refuse_labels(y: Any, name: str) -> None:
         UsageError: labels of another type or shape.
     """
     labels = np.asarray(y)
-    broken = labels[:0]
+    broken = labels.reshape(-1)[:0]  # also of a single number
     if labels.dtype.kind == "f":  # negated, so that NaN is invalid
         broken = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
     if labels.ndim != 1 or labels.dtype.kind not in "iubf" or broken.size:
