@@ -26,11 +26,11 @@ def mixed_files_advice() -> str:
     """Return a sentence on other distributions with files in `jaxsnn/`, and the way out; "" if there
     is none.
     """
-    names = other_distributions()
-    if not names:
+    others = other_distributions()
+    if not others:
         return ""
-    listed = ", ".join(names)
+    listed = ", ".join(others)
     return (
         f"{listed} also installs a package 'jaxsnn', and the files of the two mix: "
-        f"run pip uninstall {' '.join(names)} {DISTRIBUTION}, then pip install {DISTRIBUTION}"
+        f"run pip uninstall {' '.join(others)} {DISTRIBUTION}, then pip install {DISTRIBUTION}"
     )

@@ -29,10 +29,10 @@ def summary_of(record: Any) -> str:
     values = {
         field.name: getattr(record, field.name) for field in fields if _differs(record, field)
     }
-    names = list(values)
-    lines = [f"  {name}: {_short(values[name])}" for name in names[:MAX_FIELDS]]
-    if len(names) > MAX_FIELDS:
-        lines.append(f"  further fields: {listing(names[MAX_FIELDS:])}")
+    field_names = list(values)
+    lines = [f"  {name}: {_short(values[name])}" for name in field_names[:MAX_FIELDS]]
+    if len(field_names) > MAX_FIELDS:
+        lines.append(f"  further fields: {listing(field_names[MAX_FIELDS:])}")
     return "\n".join((f"{type(record).__name__}(", *lines)) + ")"
 
 

@@ -66,14 +66,14 @@ class Quantization:
             content["scale"] = dict(self.scale)
         return {name: value for name, value in content.items() if value is not None}
 
-    def differences(self, other: Quantization) -> Iterator[tuple[str, Any, Any]]:
+    def differences(self, reference: Quantization) -> Iterator[tuple[str, Any, Any]]:
         """Yield the name, the value here and the value there of each option by which the chip's
         neurons differ although the netlist may be the same.
         """
         for name in FIELDS:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if name not in _NOT_OF_NEURONS and not is_same(mine, theirs):
-                yield name, mine, theirs
+            actual, expected = getattr(self, name), getattr(reference, name)
+            if name not in _NOT_OF_NEURONS and not is_same(actual, expected):
+                yield name, actual, expected
 
 
 FIELDS = tuple(field.name for field in dataclass_fields(Quantization))

@@ -98,18 +98,18 @@ def arrays_of(file: IO[bytes], size: int, budget: ByteBudget) -> dict[str, np.nd
     name = ""
     try:
         members = members_of(file, size)
-        names = [member.name.removesuffix(".npy") for member in members]
-        ((frequent, count),) = Counter(names).most_common(1) or [("", 0)]
+        array_names = [member.name.removesuffix(".npy") for member in members]
+        ((frequent, count),) = Counter(array_names).most_common(1) or [("", 0)]
         if count > 1:
             raise ValueError(f"it has two arrays with the same name '{frequent}'")
         headers = []
-        for name, member in zip(names, members, strict=True):
+        for name, member in zip(array_names, members, strict=True):
             header = _member_header(member, member.stream(file, budget))
             # At least a byte for each element, so that their number is limited, too.
             budget.take(f"'{name}'", max(header.nbytes, math.prod(header.shape)))
             headers.append(header)
         arrays = {}
-        for name, member, header in zip(names, members, headers, strict=True):
+        for name, member, header in zip(array_names, members, headers, strict=True):
             arrays[name] = _member_array(member, header, member.stream(file, budget))
         return arrays
     except _ObjectsError as error:

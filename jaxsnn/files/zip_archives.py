@@ -79,11 +79,11 @@ def members_of(file: IO[bytes], size: int) -> list[Member]:
         members.append(member)
     if place != len(table):
         raise ValueError("its table of members is damaged")
-    names = set[str]()
+    member_names = set[str]()
     for member in members:
-        if member.name in names:
+        if member.name in member_names:
             raise ValueError(f"it has two members with the same name '{member.name}'")
-        names.add(member.name)
+        member_names.add(member.name)
     return members
 
 

@@ -103,8 +103,8 @@ def _draw_image(axes: Any, element: Element, origin: Any, fill: str, scale: floa
     from matplotlib.image import imread
 
     image = imread(BytesIO(base64.b64decode(element.attrib["href"].removeprefix(_HREF))))
-    left, top = origin[0] + _number(element, "x"), origin[1] + _number(element, "y")
-    extent = (left, left + _number(element, "width"), top + _number(element, "height"), top)
+    x, y = origin[0] + _number(element, "x"), origin[1] + _number(element, "y")
+    extent = (x, x + _number(element, "width"), y + _number(element, "height"), y)
     axes.imshow(image, extent=extent, interpolation="nearest", aspect="auto", zorder=n)
 
 

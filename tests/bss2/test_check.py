@@ -415,14 +415,17 @@ def test_equal_addresses_of_different_outputs_are_different_events():
             dataclasses.replace(neuron, circuits=((0, column),), head=0) for column in columns
         )
         run = dataclasses.replace(mapping.runs[0], neurons=neurons)
-        names = dict.fromkeys(range(len(columns)), "it")
-        return [violation.code for violation in neuron_violations(mapping, run, names, "run 0")]
+        population_names = dict.fromkeys(range(len(columns)), "it")
+        return [
+            violation.code
+            for violation in neuron_violations(mapping, run, population_names, "run 0")
+        ]
 
     first, *others = range(chip.columns)
     events = {column: chip.neuron_event(column, neuron.address) for column in (first, *others)}
-    other = next(column for column in others if events[column] != events[first])
+    different = next(column for column in others if events[column] != events[first])
     same = next(column for column in others if events[column] == events[first])
-    assert codes(first, other) == []
+    assert codes(first, different) == []
     assert codes(first, same) == ["same-address"]
 
 

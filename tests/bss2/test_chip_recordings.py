@@ -706,8 +706,8 @@ def test_a_recording_in_the_loop_has_the_refractory_period_of_the_chip(fast):
     assert engine.event.refractory == pytest.approx(1.5e-3)
     assert engine.as_dict()["refractory"] == pytest.approx(1.5e-3)
     assert InTheLoop(device=replace(recording_of_chip, refractory=None)).event.refractory == 0.0
-    other = InTheLoop(device=recording_of_chip, refractory=1e-3)
-    problem = assert_refused(lambda: other.check(network), UsageError, "refractory is 0.001 s")
+    shorter = InTheLoop(device=recording_of_chip, refractory=1e-3)
+    problem = assert_refused(lambda: shorter.check(network), UsageError, "refractory is 0.001 s")
     assert problem.facts["actual"] == pytest.approx(1.5e-3)
 
     def gradient(**options):

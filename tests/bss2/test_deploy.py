@@ -469,10 +469,10 @@ def test_the_command_deploys_what_map_made(tmp_path, capsys):
             targets = json.loads((folder / "calix_target.0.json").read_text())
             # 2 us: circuits without a neuron
             assert set(targets["refractory_time"]) == {expected, 2.0}
-    for other in (("--refractory-time", "10us"), ("--synapses-per-weight", "2")):
-        line = refused(capsys, *again, *other)[1]
+    for changed_option in (("--refractory-time", "10us"), ("--synapses-per-weight", "2")):
+        line = refused(capsys, *again, *changed_option)[1]
         assert "the mapping was created with" in line
-        assert other[0] in line
+        assert changed_option[0] in line
 
 
 def test_a_mapping_without_options_is_deployed_with_a_note(tmp_path, capsys):

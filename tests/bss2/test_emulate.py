@@ -489,10 +489,10 @@ def test_a_neuron_fires_again_after_its_refractory_period(refractory_time, longe
 
 def test_a_network_with_another_refractory_period_is_not_that_of_the_mapping(two_layers):
     _, mapping = two_layers
-    other = quantize(layered(4, 6, 2), refractory_time=2e-6)
+    changed = quantize(layered(4, 6, 2), refractory_time=2e-6)
     for call in (
-        lambda: emulate(other, mapping, events(4), T_END, chip=IDEAL),
-        lambda: deploy(mapping, other, "nowhere"),
+        lambda: emulate(changed, mapping, events(4), T_END, chip=IDEAL),
+        lambda: deploy(mapping, changed, "nowhere"),
     ):
         problem = assert_refused(
             call, MappingError, "made with refractory_time 1 us, and .* with 2 us"

@@ -150,31 +150,33 @@ def test_a_mapping_stores_the_options_of_quantisation(folder, mapped, capsys):
             assert (getattr(actual, field) == getattr(population, field)).all()
     # the same values may be repeated, and others are refused with both
     mapped("net.nir", "--verify", "options.json", *flags, "-q")
-    for flag, (value, other) in FLAGS.items():
-        line = refused(capsys, "map", "net.nir", "--verify", "options.json", flag, other)[1]
+    for flag, (value, different_value) in FLAGS.items():
+        line = refused(capsys, "map", "net.nir", "--verify", "options.json", flag, different_value)[
+            1
+        ]
         actual = {"2us": "2 us"}.get(value, value)
         assert flag in line
         assert f"the mapping was created with {actual}:" in line
 
 
 @pytest.mark.parametrize(
-    ("option", "other"),
+    ("option", "different"),
     [("speedup", 500.0), ("refractory_time", 2e-6), ("v_leak", 81), ("v_threshold", 149)],
 )
-def test_a_network_with_other_options_is_not_that_of_the_mapping(folder, option, other):
+def test_a_network_with_other_options_is_not_that_of_the_mapping(folder, option, different):
     """The netlist may be the same, but the neurons of the chip are not."""
     graph = read(folder / "net.nir")
     usual = quantize(graph)
     mapping = place_and_route(usual.netlist).mapping
     assert check(mapping, usual.netlist) == ()
     changed = quantize(
-        graph, scale={name: node.scale for name, node in usual.nodes.items()}, **{option: other}
+        graph, scale={name: node.scale for name, node in usual.nodes.items()}, **{option: different}
     )
     assert changed.netlist.fingerprint() == usual.netlist.fingerprint()
     (violation,) = check(mapping, changed.netlist)
     value = getattr(usual.netlist.quantization, option)
-    facts = {"option": option, "actual": value, "expected": other}
-    assert (violation.code, violation.message.facts) == ("other-quantization", facts)
+    facts = {"option": option, "actual": value, "expected": different}
+    assert (violation.code, violation.message.facts) == ("different-quantization", facts)
     edited = dataclasses.replace(mapping, quantization=changed.netlist.quantization)
     assert [problem.code for problem in check(edited, changed.netlist)] == ["other-net"]
 
@@ -213,8 +215,8 @@ def test_a_mapping_of_an_earlier_version_is_recognised(folder, mapped):
     assert "v_threshold 125" in again.notes[1].what.facts["options"]
     assert again.notes[2:] == earlier.notes
     # not of another network, and not where the current defaults fit
-    other = quantize(read(folder / "other.nir"))
-    current = earlier_version(place_and_route(other.netlist).mapping, other.netlist)
+    unrelated = quantize(read(folder / "unrelated.nir"))
+    current = earlier_version(place_and_route(unrelated.netlist).mapping, unrelated.netlist)
     for network in (graph, read(folder / "other.nir")):
         same = quantize_as_mapped(network, current)
         assert same.netlist.fingerprint() == quantize(network).netlist.fingerprint()

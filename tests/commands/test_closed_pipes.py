@@ -81,14 +81,14 @@ def _exit_code(argv):
 def test_a_program_in_a_closed_pipe_keeps_its_exit_code(
     argv, code, stream, unbuffered, closed_pipe, tmp_path
 ):
-    other = "stderr" if stream == "stdout" else "stdout"
+    open_stream = "stderr" if stream == "stdout" else "stdout"
     done = subprocess.run(
         [sys.executable, "-m", "jaxsnn.commands.cli", *map(str, argv)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
         cwd=tmp_path,
         timeout=120,
         check=False,
-        **{stream: closed_pipe, other: subprocess.PIPE},
+        **{stream: closed_pipe, open_stream: subprocess.PIPE},
     )
     assert done.returncode == code
     assert b"BrokenPipe" not in (done.stderr or b"")

@@ -125,7 +125,7 @@ def test_a_mapping_is_checked_if_the_recording_names_it(
         "jaxsnn.commands.compare_command.compared": lambda *_: outcome,
         "jaxsnn.simulation.network_arrays.sent_to_chip": lambda *_: (sent, None),
         "jaxsnn.train.loop.recorded_chip.read_recording": lambda *_, **__: recorded,
-        "jaxsnn.bss2.mapping_files.read_mapping": lambda path: path,
+        "jaxsnn.bss2.mapping_files.read_mapping": lambda path: SimpleNamespace(quantization=None),
         "jaxsnn.bss2.mapping.digest": lambda mapping: "same",
     }.items():
         monkeypatch.setattr(name, value)
@@ -142,6 +142,7 @@ def test_residuals_are_in_synaptic_time_constants_and_end_with_the_run():
     sent = {"input": (np.array([[1e-3]]), np.array([[0]]))}
     recorded = SimpleNamespace(
         inputs=sent, times={"2": np.full((1, 1, 2), np.inf)}, notes=(), mapping=None,
+        refractory=0.0,
         late_notes=lambda t_end: (),
     )  # fmt: skip
     time, index = sent["input"]
@@ -424,7 +425,9 @@ def search(monkeypatch):
     def place_and_route(netlist, **options):
         state.calls.append(options)
         mapping = SimpleNamespace(runs=[])
-        return SimpleNamespace(mapping=mapping, stop_reason="fits", certificate=None, problem=None)
+        return SimpleNamespace(
+            mapping=mapping, stop_reason="fits", certificate=None, problem=None, attempts=()
+        )
 
     monkeypatch.setattr("jaxsnn.bss2.search.portfolio.place_and_route", place_and_route)
     monkeypatch.setattr(
@@ -485,10 +488,10 @@ def test_data_for_the_chip_are_the_first_samples_of_a_seed(tmp_path, capsys):
             files[name],
             *words,
         )
-    few, more, other = (np.load(path) for path in files.values())
+    few, more, of_another_seed = (np.load(path) for path in files.values())
     np.testing.assert_array_equal(few["input.time"], more["input.time"][:3])
     np.testing.assert_array_equal(few["label"], more["label"][:3])
-    assert not np.array_equal(few["input.time"], other["input.time"])
+    assert not np.array_equal(few["input.time"], of_another_seed["input.time"])
 
 
 # -- options of all commands, and remarks
@@ -497,21 +500,21 @@ def test_data_for_the_chip_are_the_first_samples_of_a_seed(tmp_path, capsys):
 def test_limits_of_reading_are_those_of_the_options(monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "jaxsnn.nir.io.read_limits.limit_reading", lambda **limits: seen.update(limits)
+        "jaxsnn.files.read_limits.limit_reading", lambda **limits: seen.update(limits)
     )
     limits_of(argparse.Namespace(read_timeout="3s", max_bytes=1234))
     assert seen == {"max_bytes": 1234, "read_timeout": 3.0}
 
 
-@pytest.mark.parametrize(
-    ("option", "mapped", "expected"),
-    [("max", {"a": 1.0}, "max"), (None, {"a": 1.0}, {"a": 1.0}), (None, None, "balanced")],
-)
-def test_the_scale_of_an_option_overrides_that_of_a_mapping(option, mapped, expected):
-    names = ("synapses_per_weight", "speedup", "bias", "approximate", "v_leak", "v_threshold")
-    names += ("percentile", "bias_period", "refractory_time", "slope")
-    arguments = argparse.Namespace(**dict.fromkeys(names), scale=option)
-    assert quantization_of(arguments, mapped).scale == expected
+@pytest.mark.parametrize("scale", ["max", None])
+def test_only_options_of_quantisation_that_are_set_are_passed_on(scale):
+    """The stored options of a mapping would be compared with defaults otherwise."""
+    option_names = (
+        *("synapses_per_weight", "speedup", "bias", "approximate", "v_leak", "v_threshold"),
+        *("percentile", "bias_period", "refractory_time", "slope"),
+    )
+    arguments = argparse.Namespace(**dict.fromkeys(option_names), scale=scale)
+    assert quantization_of(arguments) == ({} if scale is None else {"scale": scale})
 
 
 def test_merged_ranges_go_from_the_lowest_to_the_highest_number():

@@ -218,11 +218,11 @@ class Detection:
     def _timings(self, items):
         """Run each test without a mistake, and return its time and the lines that it executes."""
         with contextlib.suppress(FileNotFoundError):
-            known = {}
+            timings = {}
             for line in self.lines.read_text().splitlines():
                 test, seconds, executed = json.loads(line)
-                known[test] = Timing(seconds, executed)
-            items = {test: item for test, item in items.items() if test not in known}
+                timings[test] = Timing(seconds, executed)
+            items = {test: item for test, item in items.items() if test not in timings}
         folder, prefix = str(self.folder), len(str(self.folder)) + 1
 
         def trace():
@@ -264,15 +264,16 @@ class Detection:
 
     def _chosen(self, mistake, items, timings):
         """Return the tests of a mistake, the nearest first, and their seconds."""
-        wanted = mistake.changed_lines((ROOT / mistake.file).read_text())
+        changed_lines = mistake.changed_lines((ROOT / mistake.file).read_text())
         is_kernel = mistake.package == "kernels"
         tests = [
             test
             for test, timing in timings.items()
-            if test in items and (is_kernel or wanted & {*timing.lines.get(mistake.file, ())})
+            if test in items
+            and (is_kernel or changed_lines & {*timing.lines.get(mistake.file, ())})
         ]
         # First the tests that execute what few others do, near the change, such as its error message.
-        near = {line for change in wanted for line in range(change - 3, change + 9)}
+        near = {line for change in changed_lines for line in range(change - 3, change + 9)}
         counts = collections.Counter(
             line
             for timing in timings.values()
@@ -503,8 +504,8 @@ def table(results):
     for package in TESTS:
         sentences = [mistake.wrong for mistake in mistakes_of(package)]
         outcomes = results.get(package, {})
-        known = [bool(outcomes[text]) for text in sentences if text in outcomes]
-        counts = len(sentences), len(known), sum(known)
+        detected = [bool(outcomes[text]) for text in sentences if text in outcomes]
+        counts = len(sentences), len(detected), sum(detected)
         rows.append(_row(f"`{package}`", *counts))
         totals = [total + count for total, count in zip(totals, counts, strict=True)]
     return [*rows, _row("all", *totals)]

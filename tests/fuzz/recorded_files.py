@@ -245,7 +245,7 @@ class Histories:
     """Histories of training runs, drawn."""
 
     def __init__(self, folder):
-        names = (
+        fields = (
             "train_loss",
             "train_accuracy",
             "validation_loss",
@@ -254,7 +254,7 @@ class Histories:
             "clipped",
         )
         more = {"silent": {"2": 0.5}, "spikes": {"2": 1.0}, "max_spikes": 4}
-        epochs = [{"epoch": epoch, **dict.fromkeys(names, 0.5), **more} for epoch in range(3)]
+        epochs = [{"epoch": epoch, **dict.fromkeys(fields, 0.5), **more} for epoch in range(3)]
         loss = {"type": "FirstSpike", "temperature": 0.1}
         self.history = {
             "epochs": epochs,

@@ -45,14 +45,14 @@ MISSPELT = (
 )
 
 
-@pytest.mark.parametrize(("target", "keywords", "meant"), MISSPELT)
-def test_misspelt_keywords_are_refused_with_the_nearest_name(target, keywords, meant):
+@pytest.mark.parametrize(("target", "keywords", "nearest"), MISSPELT)
+def test_misspelt_keywords_are_refused_with_the_nearest_name(target, keywords, nearest):
     with pytest.raises(UsageError) as error:
         target(**keywords)
     assert isinstance(error.value, TypeError)
     fix = error.value.problem.fix
     assert "Available: " in fix
-    assert meant is None or f"did you mean '{meant}'?" in fix
+    assert nearest is None or f"did you mean '{nearest}'?" in fix
 
 
 def test_other_type_errors_pass_through():

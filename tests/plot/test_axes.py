@@ -59,10 +59,10 @@ KINDS = (
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_are_drawn_within_axes_of_the_user(kind, pictures):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure, (ax, right) = plt.subplots(1, 2, figsize=(10, 4))
     right.plot([0, 1], [0, 1])
     blank = _pixels(figure)
-    picture = pictures[kind](ax=left)
+    picture = pictures[kind](ax=ax)
     drawn = _pixels(figure)
     changed = (drawn != blank).any(-1)
     middle = changed.shape[1] // 2

@@ -27,6 +27,6 @@ def test_the_recipe_and_codemeta_list_the_dependencies():
     required = [text.replace(">=", " >=") for text in project()["dependencies"]]
     recipe = (ROOT / "recipe" / "recipe.yaml").read_text()
     assert [text for text in required if f"    - {text}\n" not in recipe] == []
-    names = [re.split(r"[ <>=!~]", text)[0] for text in project()["dependencies"]]
+    required_names = [re.split(r"[ <>=!~]", text)[0] for text in project()["dependencies"]]
     codemeta = json.loads((ROOT / "codemeta.json").read_text())
-    assert codemeta["softwareRequirements"] == names
+    assert codemeta["softwareRequirements"] == required_names

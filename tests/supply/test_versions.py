@@ -155,15 +155,15 @@ class Distribution:
 
 
 def test_equal_environments_have_equal_bills_and_others_another_number():
-    def made(licence):
+    def bill_of(licence):
         entries = {"numpy": Distribution("numpy", License_Expression=licence)}
         direct = {extra: {"numpy"} for extra in requirements()}
         return bill(Installed(entries, {"numpy": set()}, direct, set()), {"numpy": "0" * 64})
 
-    assert made("MIT") == made("MIT")
-    assert made("MIT")["serialNumber"] != made("ISC")["serialNumber"]
+    assert bill_of("MIT") == bill_of("MIT")
+    assert bill_of("MIT")["serialNumber"] != bill_of("ISC")["serialNumber"]
     with pytest.raises(ValueError, match="states no licence"):
-        made("")
+        bill_of("")
 
 
 def test_licences_are_those_that_the_metadata_state():

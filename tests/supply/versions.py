@@ -108,8 +108,8 @@ def installed():
             if normal(requirement.name) == NAME:  # an extra that includes others
                 direct[extra] |= {
                     normal(inner.name)
-                    for other in requirement.extras
-                    for inner in requirements()[other]
+                    for included_extra in requirement.extras
+                    for inner in requirements()[included_extra]
                 }
             else:
                 direct[extra].add(normal(requirement.name))

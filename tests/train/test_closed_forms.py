@@ -97,8 +97,8 @@ def test_an_epoch_is_recorded_per_sample_and_clipped_slopes_per_spike():
     assert (record.undecided, record.silent, record.spikes) == (0.4, {"a": 0.3}, {"a": 4.0})
     assert (record.clipped, record.gradient, record.factor) == (0.1, 2.5, 0.5)
     worse = summary_of(loss=6.0, correct=1)
-    other = epoch_record(4, worse, worse, max_spikes=8, factor=1.0)
-    assert merit(record) > merit(other)
+    worse_record = epoch_record(4, worse, worse, max_spikes=8, factor=1.0)
+    assert merit(record) > merit(worse_record)
 
 
 def network(*feedback):
@@ -158,9 +158,9 @@ def test_losses_of_first_spikes_are_their_formulas(smoothing):
 def test_a_label_that_is_never_heard_is_raised_as_if_all_labels_were_as_frequent():
     bumping = WeightBumping(label=2.0, hidden=0.3, hidden_fraction=0.1)
     fractions = {"out": jnp.array([0.2, 0.05, 0.0, 0.6]), "hidden": jnp.array([0.09, 0.11])}
-    wanted = bumping.wanted(fractions, "out")
-    np.testing.assert_allclose(wanted["out"], [1.6, 0.4, 0.0, 2.0], rtol=1e-6)
-    np.testing.assert_allclose(wanted["hidden"], [0.3, 0.0], rtol=1e-6)
+    increase = bumping.wanted(fractions, "out")
+    np.testing.assert_allclose(increase["out"], [1.6, 0.4, 0.0, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(increase["hidden"], [0.3, 0.0], rtol=1e-6)
 
 
 def test_dropout_removes_its_fraction_of_events():

@@ -230,7 +230,7 @@ def test_what_is_measured_off_the_chip_is_encoded_and_refractory_as_in_training(
         engine=InTheLoop(device=SimpleNamespace(refractory=2e-3)),
     )
     chip_training.off_chip_accuracy(graph, options)
-    other = {"encoder": "latency", "encoder_options": None}
-    chip_training.off_chip_accuracy(graph, replace(options, **other))
+    by_name = {"encoder": "latency", "encoder_options": None}
+    chip_training.off_chip_accuracy(graph, replace(options, **by_name))
     small = Latency(t_min=0.0, t_max=0.015, bias=True, first="small")
     assert seen == [(small, 2e-3), (replace(small, t_max=0.02, first="large"), 2e-3)]

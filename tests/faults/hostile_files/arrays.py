@@ -108,8 +108,8 @@ add("no members", archive())
 
 
 def _many_members(path):
-    names = (f"a{number}.npy" for number in range(70_000))
-    path.write_bytes(archive(*((name, npy(0)) for name in names)))
+    member_names = (f"a{number}.npy" for number in range(70_000))
+    path.write_bytes(archive(*((name, npy(0)) for name in member_names)))
 
 
 add_archive("70,000 members", _many_members)

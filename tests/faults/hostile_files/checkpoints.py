@@ -26,8 +26,8 @@ def state() -> TrainState:
 @functools.cache
 def _sound() -> dict[str, bytes]:
     """The files of a valid folder."""
-    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-    numbers = dict.fromkeys((*names, "undecided", "clipped"), 0.5)
+    fields = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    numbers = dict.fromkeys((*fields, "undecided", "clipped"), 0.5)
     more = {"silent": {"1": 0.5}, "spikes": {"1": 1.0}, "max_spikes": 4}
     with tempfile.TemporaryDirectory() as name:
         folder = Folder(name, SETTINGS, PRINT, alone=True)

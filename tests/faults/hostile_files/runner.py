@@ -286,14 +286,14 @@ def _facts(request):
     return {"exit_code": exit_code, "code": problems[0]["code"], "text": problems[0]["message"]}
 
 
-def main(names):
+def main(selected_names):
     """Read files of the corpus, and print those that are not refused as they should be."""
     from tests.faults.hostile_files.corpus import CORPUS
 
     chosen = [
         hostile
         for hostile in CORPUS.values()
-        if not names or any(name in hostile.name for name in names)
+        if not selected_names or any(name in hostile.name for name in selected_names)
     ]
     failing, start = 0, time.monotonic()
     largest, slowest, computing = 0, 0.0, 0.0
