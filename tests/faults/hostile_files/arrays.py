@@ -471,11 +471,11 @@ for name, (changes, *words) in {
     "value in one part": ({"value_train": np.ones((6, 3))}, "value_train", "value_test"),
 }.items():
     arrays = {key: array for key, array in (EVENTS | changes).items() if array is not None}
-    # Negative times are refused where events are simulated.
-    options = (
-        {"reader": "train", "exit_code": -1} if name == "time negative" else {"reader": "labelled"}
-    )
-    add(f"labelled events, {name}", arrays_file(**arrays), *words, **options)
+    # Times, channels and sizes of events are judged where they are simulated.
+    if words == ["train"]:
+        add(f"labelled events, {name}", arrays_file(**arrays), reader="train", exit_code=-1)
+    else:
+        add(f"labelled events, {name}", arrays_file(**arrays), *words, reader="labelled")
 add(
     "labelled for training, NaN",
     arrays_file(**GOOD | {"x_train": np.full((6, 4), np.nan)}),
