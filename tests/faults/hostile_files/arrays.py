@@ -448,7 +448,8 @@ _LABELLED = {
 }
 for name, (changes, *words) in _LABELLED.items():
     arrays = {key: array for key, array in (GOOD | changes).items() if array is not None}
-    add(f"labelled, {name}", arrays_file(**arrays), *words, reader="labelled")
+    reader = "train" if "channels" in name else "labelled"  # those of the network decide
+    add(f"labelled, {name}", arrays_file(**arrays), *words, reader=reader)
 for name, (changes, *words) in {
     "time NaN": ({"time_train": np.full((6, 3), np.nan)}, "time_train"),
     "time negative": ({"time_train": np.full((6, 3), -1.0)}, "train"),
@@ -470,7 +471,11 @@ for name, (changes, *words) in {
     "value in one part": ({"value_train": np.ones((6, 3))}, "value_train", "value_test"),
 }.items():
     arrays = {key: array for key, array in (EVENTS | changes).items() if array is not None}
-    add(f"labelled events, {name}", arrays_file(**arrays), *words, reader="labelled")
+    # Times, channels and sizes of events are judged where they are simulated.
+    if words == ["train"]:
+        add(f"labelled events, {name}", arrays_file(**arrays), reader="train", exit_code=-1)
+    else:
+        add(f"labelled events, {name}", arrays_file(**arrays), *words, reader="labelled")
 add(
     "labelled for training, NaN",
     arrays_file(**GOOD | {"x_train": np.full((6, 4), np.nan)}),

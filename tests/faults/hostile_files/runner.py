@@ -276,7 +276,7 @@ def _facts(request):
     ]
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        exit_code = cli.main([*argv, "--json", "--read-timeout", "5s"])
+        exit_code = cli.main([*argv, "--json", "--read-timeout", "15s"])
     document = json.loads(stdout.getvalue() or "{}")
     if "error" in document:
         text = stderr.getvalue().rstrip("\n").partition("jaxsnn: error: ")[2]
