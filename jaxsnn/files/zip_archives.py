@@ -79,9 +79,11 @@ def members_of(file: IO[bytes], size: int) -> list[Member]:
         members.append(member)
     if place != len(table):
         raise ValueError("its table of members is damaged")
-    names = {member.name for member in members}
-    if len(names) != count:
-        raise ValueError("it has two members with the same name")
+    names: set[str] = set()
+    for member in members:
+        if member.name in names:
+            raise ValueError(f"it has two members with the same name, '{member.name}'")
+        names.add(member.name)
     return members
 
 
