@@ -24,7 +24,7 @@ def test_all_files_name_the_licence():
 
 
 def test_the_recipe_and_codemeta_list_the_dependencies():
-    required = [text.replace(">=", " >=") for text in project()["dependencies"]]
+    required = [text.replace(">=", " >=", 1) for text in project()["dependencies"]]
     recipe = (ROOT / "recipe" / "recipe.yaml").read_text()
     assert [text for text in required if f"    - {text}\n" not in recipe] == []
     required_names = [re.split(r"[ <>=!~]", text)[0] for text in project()["dependencies"]]
