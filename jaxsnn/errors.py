@@ -282,7 +282,10 @@ def concerns_data(note: str) -> bool:
 #: Folder of this package: if the package itself calls a public function, that issues no warning.
 #: Frames of the files in `_BETWEEN` may lie between a public function and its caller.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_BETWEEN = ("contextlib.py", "functools.py", f"network{os.sep}promotion.py")
+_BETWEEN = (
+    *("contextlib.py", "functools.py"),
+    *(f"network{os.sep}promotion.py", f"jaxsnn{os.sep}keywords.py"),
+)
 
 
 def warn_of(notes: Iterable[str]) -> None:

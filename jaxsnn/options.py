@@ -203,6 +203,7 @@ OPTIMISER = Option(
 WEIGHT_DECAY = Option(
     name="weight_decay", metavar="D", command="train", functions=("jaxsnn.train.fit",)
 )
+LEARNING_RATE = Option(name="learning_rate", other_flags=("--lr",))
 TRAINABLE = Option(
     name="trainable",
     flag="train",

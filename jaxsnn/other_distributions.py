@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib import metadata
 
-#: Name of this distribution.
+#: Name of this distribution, and of its package.
 DISTRIBUTION = "jaxsnn-nir"
+PACKAGE = __name__.partition(".")[0]
 
 
 def other_distributions() -> tuple[str, ...]:
@@ -16,7 +17,7 @@ def other_distributions() -> tuple[str, ...]:
                 name
                 for distribution in metadata.distributions()
                 if (name := distribution.metadata["Name"]) not in (None, DISTRIBUTION)
-                and any(file.parts[:1] == ("jaxsnn",) for file in distribution.files or ())
+                and any(file.parts[:1] == (PACKAGE,) for file in distribution.files or ())
             }
         )
     )

@@ -228,6 +228,7 @@ class Text(str):
                 facts |= value.facts if isinstance(value, Text) else {}
             else:
                 words = format(repr(value) if conversion == "r" else value, spec or "")
+                words = words.replace("\n", "\\n")  # of file names: a message is one line
                 facts[field] = value.value if isinstance(value, Shown) else value
                 parts.append(Shown(words, facts[field], field))
         return cls._of_parts(parts, facts)

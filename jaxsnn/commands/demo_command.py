@@ -208,9 +208,9 @@ def demo(
 
 def _prepared(folder: Path, force: bool) -> Path:
     """Return the folder, created if it is missing, after checking that all files can be written."""
-    if folder.exists() and not folder.is_dir():
-        raise FileError(Text("{path} is a file", path=folder), fix="pass the path of a folder")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise FileError(Text("{path} is a file", path=folder), fix="pass the path of a folder")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(

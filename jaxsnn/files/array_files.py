@@ -104,10 +104,7 @@ def arrays_of(file: IO[bytes], size: int, budget: ByteBudget) -> dict[str, np.nd
             raise ValueError(f"it has two arrays with the same name '{frequent}'")
         headers = []
         for name, member in zip(array_names, members, strict=True):
-            try:
-                header = _member_header(member, member.stream(file, budget))
-            except ValueError as error:
-                raise type(error)(f"'{name}': {error}") from error
+            header = _member_header(member, member.stream(file, budget))
             # At least a byte for each element, so that their number is limited, too.
             budget.take(f"'{name}'", max(header.nbytes, math.prod(header.shape)))
             headers.append(header)

@@ -25,6 +25,7 @@ from jaxsnn.options import (
     ENCODER,
     ENGINE,
     EPOCHS,
+    LEARNING_RATE,
     NOISE,
     OPTIMISER,
     PLOT,
@@ -281,7 +282,7 @@ class TrainOptions:
         python="with an optax optimiser it applies to weight bumping only",
         convert=number,
         metavar="R",
-        other_flags=("--lr",),
+        other_flags=LEARNING_RATE.other_flags,
         check=positive,
     )
     schedule: str | Schedule = option(

@@ -668,7 +668,7 @@ def test_a_table_of_slopes_gives_the_setting(tmp_path):
         ("steep", UsageError, "'steep'"),
         ("-1", UsageError, "-1"),
         ('[{"slope": 0.1, "i_synin_gm": 900}]', UsageError, "i_synin_gm is 900; .* 30 to 800"),
-        (f'[{{"slope": 1{400 * "0"}}}]', UsageError, "inf"),
+        (f'[{{"slope": 1{400 * "0"}}}]', MappingError, "401 digits"),
         (
             '[{"slope": 0.1}, {"slope": 0.2, "i_synin_gm": 500}]',
             UsageError,

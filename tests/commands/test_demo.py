@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -59,7 +60,8 @@ def test_the_report_has_the_documented_keys_and_what_was_found(ran):
     assert list(steps) == ["read", "simulate", "check", "train", "export", "read back", *END]
     assert steps["read"]["dialect"]["dt"] == 1e-4
     assert steps["export"]["changed"] == ["fc1/weight", "fc2/weight"]
-    assert steps["export"]["added"] == steps["export"]["lost"] == []
+    assert steps["export"]["added"] == ["node/metadata/jaxsnn"]  # the conventions of the training
+    assert steps["export"]["lost"] == []
     assert steps["read back"]["equal"]
     assert steps["read back"]["spikes"]["lif1"] > 1000
     for differences in steps["check"]["populations"].values():
@@ -87,7 +89,7 @@ def test_the_trained_file_is_read_as_the_source_is(ran):
     source = read(steps.SOURCE, **steps.TOLD)
     trained = read(ran[0] / "trained.nir", **steps.TOLD)
     assert trained.edges == source.edges
-    assert trained.dialect == source.dialect
+    assert replace(trained.dialect, why="") == replace(source.dialect, why="")
 
 
 def test_an_earlier_run_is_not_overwritten(ran):

@@ -211,7 +211,10 @@ TRAIN = "train net.nir --data task.npz -o out.nir --epochs 1"
         ),
         (f"{TRAIN} --calibrate 2", "--calibrate is 2: pass a number between 0 and 1"),
         (f"{TRAIN} --copies 3", "--copies has no effect on task.npz: leave it out"),
-        (f"{TRAIN} --trainable w", "train has no option '--trainable': did you mean '--train'?"),
+        (
+            f"{TRAIN} --trainabel w",
+            "train has no option '--trainabel': did you mean '--trainable'?",
+        ),
         ("train net.nir --data yinyang --data-folder d -o o.nir", "--data-folder has no effect on"),
         (f"{TRAIN} --loss max", "pass --loss ttfs, mse, count or exp-sum, or --readout 4"),
         (

@@ -408,7 +408,7 @@ def test_convolutions_of_many_samples_are_those_of_few(make, refractory, x64):
             return normal_weights((9, *shape[1:]), dtype)[samples]
 
         part = Events(time=events.time[samples], index=events.index[samples])
-        options |= {"backend": "native", "refractory": refractory}
+        options |= {"backend": "native", "refractory": refractory, "max_spikes": 48}
         return spikes_and_network_gradients(make(), part, weights, **options)
 
     spikes, (by_parameters, by_time) = together = run(slice(None), threads=2)

@@ -6,7 +6,6 @@ _BOTH = "both ways give the same gradient, and this says which one is faster"
 _BEHIND = "costates are 0 behind the last spike"
 _FIRING = "a neuron that fires stands in the block, or in the interval before it"
 _LONGER = "it only goes over the whole log, or so that JAX can transpose it"
-_PARTS_LOOKED_AT = "numbers are looked at in parts, for memory, and there are as many NaN"
 _MASKED = "it stands where what comes of it is masked"
 _NOBODY = "it is added to a row that nobody reads"
 _RISES = "a slope is only infinite where V jumped up, or at the start"
@@ -260,12 +259,6 @@ SAME: dict[str, dict[tuple[str, str], str]] = {
             "gains = np.concatenate([tie.gain for tie in dt_ties] or [np.zeros(0)])",
             "0 -> 1",
         ): "beside no time constants it comes to none",
-    },
-    "jaxsnn/train/data/labelled_files.py": {
-        (
-            "int(np.isnan(part).sum()) for part in np.array_split(array, len(array) // _AT_ONCE + 1)",
-            "len(array) // _AT_ONCE -> len(array) * _AT_ONCE",
-        ): _PARTS_LOOKED_AT,
     },
     "jaxsnn/event/forward/layer_scan.py": {
         ("number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)", "0 -> 1"): _FIRING,

@@ -237,9 +237,9 @@ LINE = ":".join([",".join(["0.5"] * 10)] * 12)
         (LINE.replace("0.5", "nan", 1) + ":1", "channel 0 has nan in frame 0"),
         (LINE.replace("0.5", "1e999", 3) + ":1", "channel 0 has inf"),
         (LINE.replace("0.5", "-1e39", 1) + ":1", "-1e+39"),
-        ("x" * 100_000 + f":{LINE}:1", "could not convert"),
+        ("x" * 100_000 + f":{LINE}:1", "channels"),
         (f"{LINE},1:1", "line 3"),
-        ("1", "shape"),
+        ("1", "0 channels"),
     ],
     ids=range(14),
 )

@@ -225,6 +225,6 @@ def test_no_other_parser_reads_json_or_toml():
     # What this package itself has written: settings, and the document of its own process.
     assert users == {
         "files/structured_text.py",
-        "nir/io/reading.py",
+        "files/read_process.py",
         "train/loop/checkpoint.py",
     }

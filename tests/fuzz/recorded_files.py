@@ -8,6 +8,7 @@ import io
 import json
 import struct
 from dataclasses import fields
+from types import SimpleNamespace
 
 import nir
 import numpy as np
@@ -24,7 +25,6 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir.io.data_files import write_data
 from jaxsnn.nir.io.files import Dataset, Group, _image
 from jaxsnn.nir.io.reading import read_hdf5
-from jaxsnn.plot.training_plots import learning_curve
 from jaxsnn.simulation.network_arrays import load_inputs
 from jaxsnn.simulation.recordings import load_recording
 from jaxsnn.train.loop.recorded_chip import (
@@ -269,14 +269,10 @@ class Histories:
         return _text(rng, self.history)
 
     def journey(self, path, rng):
-        from jaxsnn.commands.plot_command import _document
+        from jaxsnn.commands.plot_command import _curve
 
-        yield "read"
-        content = _document(path)
-        if "epochs" not in content:
-            return
         yield "draw"
-        learning_curve(content)
+        _curve(SimpleNamespace(file=path))
 
 
 #: Kinds of files by their names in `file_journeys`.

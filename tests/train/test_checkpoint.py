@@ -803,7 +803,8 @@ def test_a_folder_of_checkpoints_is_a_folder(kind, victim, tmp_path):
 def test_a_special_file_in_place_of_a_checkpoint_is_not_read(kind, victim, tmp_path):
     path = tmp_path / "last.npz"
     LINKS[kind](path, victim)
-    assert_refused(lambda: unsealed(path), FileError, "last.npz")
+    fix = None if kind in ("dangling", "loop") else ""
+    assert_refused(lambda: unsealed(path), FileError, "last.npz", fix=fix)
 
 
 def test_a_hard_link_to_the_history_is_not_written_through(tmp_path, running):

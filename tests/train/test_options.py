@@ -67,7 +67,8 @@ def test_an_option_stands_in_two_files():
         for path in package.rglob("*.py")
         if "ema_decay" in path.read_text()
     }
-    assert naming == {"train/options.py", "train/loop/epoch.py", "train/loop/checkpoint.py"}
+    acting = {"train/loop/epoch.py", "train/loop/checkpoint.py"}
+    assert naming == {"train/options.py", "train/fit_keywords.py", *acting}
 
 
 TABLE = '[trainable]\nweight = {kind = "free"}\n'

@@ -70,6 +70,11 @@ def edited(change):
     return write
 
 
+def synapse(weight):
+    """Return a row of a mapping with one synapse."""
+    return {"hemisphere": 0, "row": 0, "columns": [0], "labels": [0], "weights": [weight]}
+
+
 def put(value, *keys):
     def change(document):
         for key in keys[:-1]:
@@ -133,8 +138,8 @@ for name, (content, *words) in {
     "synapses flat": (put([1, 2, 3], *RUN, "synapses"), "synapses"),
     "synapses ragged": (put([[0, 0, 0, 0, 1], [1]], *RUN, "synapses"), "synapses"),
     "synapse of row 10^6": (put([[0, 10**6, 0, 0, 1]], *RUN, "synapses"),),
-    "synapse of weight -3": (put([[0, 0, 0, 0, -3]], *RUN, "synapses"), "-3"),
-    "synapse of weight 64": (put([[0, 0, 0, 0, 64]], *RUN, "synapses"), "64"),
+    "synapse of weight -3": (put([synapse(-3)], *RUN, "synapses"), "-3|weights"),
+    "synapse of weight 64": (put([synapse(64)], *RUN, "synapses"), "64"),
     "synapse of weight 0.5": (put([[0, 0, 0, 0, 0.5]], *RUN, "synapses"), "synapses"),
     "row mode unknown": (put([["maybe"] * 256] * 2, *RUN, "row_modes"), "maybe|row_modes"),
     "row modes of one hemisphere": (put([["disabled"] * 256], *RUN, "row_modes"), "row_modes"),
@@ -296,7 +301,7 @@ for key, values in {
 }.items():
     for value in values:
         content = f'data = "yinyang"\n{key} = {value}\n'.encode() + _NETWORK
-        add_config(f"{key} {value[:16]}", content, key)
+        add_config(f"{key} {value[:16]}", content, {"lr": "lr|learning-rate"}.get(key, key))
 for value in ("soon", "-5ms", "nan s"):
     content = f'data = "yinyang"\nt-end = "{value}"\n'.encode() + _NETWORK
     add_config(f"t-end {value}", content, value)
