@@ -337,9 +337,8 @@ def enormous(path, shape=(10**9, 300)):
 
 def test_arrays_that_their_header_makes_enormous_are_refused_before_they_have_room(tmp_path):
     path = enormous(tmp_path / "x.npz")
-    message = rf"'x' \(2400000000000 bytes\) its arrays exceed the limit of {read_limits().max_bytes} bytes"
-    fix = "max_bytes=2400000000000 or more"
-    assert_refused(lambda: load_arrays(path), FileError, message, fix=fix)
+    message = r"array 'x': a header specifies 2400000000000 bytes for the array, and there are 0"
+    assert_refused(lambda: load_arrays(path), FileError, message)
 
 
 def test_a_limit_is_for_all_arrays_of_a_file(tmp_path):

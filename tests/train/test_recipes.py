@@ -303,7 +303,7 @@ def test_a_run_begins_with_delays_of_synapses_and_trains_them(configured, begin,
         ),
         (f"[{', '.join(18 * ['true'])}]", "node 'w1': delay is [True, True"),
         (f"[{', '.join(17 * ['0.001'])}, -0.5]", "node 'w1': delay is -0.5: pass seconds"),
-        (f"1{300 * '0'}", "node 'w1': delay is 1"),
+        (f"1{300 * '0'}", "node 'w1': the initial value of delay"),
         ("-0.001", "node 'w1': delay is -0.001"),
     ],
 )
