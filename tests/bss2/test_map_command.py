@@ -176,7 +176,7 @@ def test_a_network_with_other_options_is_not_that_of_the_mapping(folder, option,
     (violation,) = check(mapping, changed.netlist)
     value = getattr(usual.netlist.quantization, option)
     facts = {"option": option, "actual": value, "expected": different}
-    assert (violation.code, violation.message.facts) == ("different-quantization", facts)
+    assert (violation.code, violation.message.facts) == ("other-quantization", facts)
     edited = dataclasses.replace(mapping, quantization=changed.netlist.quantization)
     assert [problem.code for problem in check(edited, changed.netlist)] == ["other-net"]
 
@@ -215,7 +215,7 @@ def test_a_mapping_of_an_earlier_version_is_recognised(folder, mapped):
     assert "v_threshold 125" in again.notes[1].what.facts["options"]
     assert again.notes[2:] == earlier.notes
     # not of another network, and not where the current defaults fit
-    unrelated = quantize(read(folder / "unrelated.nir"))
+    unrelated = quantize(read(folder / "other.nir"))
     current = earlier_version(place_and_route(unrelated.netlist).mapping, unrelated.netlist)
     for network in (graph, read(folder / "other.nir")):
         same = quantize_as_mapped(network, current)

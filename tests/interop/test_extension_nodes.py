@@ -40,6 +40,12 @@ pytestmark = pytest.mark.interop
 INPUTS, HIDDEN, OUTPUTS = 5, 6, 4
 
 
+@pytest.fixture(autouse=True)
+def seeded_layers():
+    """Draw the same layers of torch whichever tests ran before."""
+    torch.manual_seed(2)
+
+
 def alpha(reset, alpha=0.9, beta=0.6, **options):
     return snn.Alpha(alpha=alpha, beta=beta, reset_mechanism=reset, init_hidden=True, **options)
 
