@@ -154,7 +154,8 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _content(path: str) -> dict[str, Any]:
     """Read a TOML file."""
-    from jaxsnn.files.structured_text import parse_toml, read_parsable_text, reason_of
+    from jaxsnn.files.structured_text import read_parsable_text, reason_of
+    from jaxsnn.files.toml_text import parse_toml
 
     text = read_parsable_text(path, "a configuration in TOML")
     try:
