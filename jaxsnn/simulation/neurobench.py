@@ -88,6 +88,11 @@ class NeuroBench:
     steps: int | None
     notes: tuple[str, ...] = ()
 
+    @property
+    def operations(self) -> float:
+        """Effective synaptic operations per sample, MACs and ACs."""
+        return self.effective_macs + self.effective_acs
+
     def as_dict(self) -> dict[str, Any]:
         """Return the metrics as a dict for JSON, named and grouped as in the package `neurobench`."""
         return {
@@ -143,7 +148,7 @@ def neurobench(
     an event, or a piece of a current; `dense` and `activation_sparsity` refer to time steps and need
     `dt`. Biases, pools, scales and delays have no synaptic operations.
 
-    To evaluate labelled data, too: `jaxsnn.train.evaluate_neurobench`.
+    `jaxsnn.train.evaluate_neurobench` evaluates labelled data, and adds the accuracy.
 
     Args:
         network: the network of the run, or its Graph.
@@ -170,7 +175,8 @@ def neurobench(
     (2.0, 60.0, 0.5)
     """
     refuse_several(solution.result)
-    counter = OperationCounter(network if isinstance(network, Network) else lower(network), dt)
+    is_graph = isinstance(network, Graph)
+    counter = OperationCounter.of(network, dt) if is_graph else OperationCounter(network, dt)
     counter.add(solution, inputs)
     return counter.metrics()
 
@@ -231,8 +237,6 @@ class OperationCounter:
         if dt is not None:
             refuse_no_time(dt, DT)
         self.network, self.dt = network, known_dt(network.populations, dt)
-        if any(population.counts_steps for population in network.populations.values()):
-            self.dt = dt  # times of the network are no seconds
         self.wires = {wire.name: wire for wire in network.wires}
         self.layers = {
             wire.name: _layer(wire, self._inward(wire), self._parameters(wire))
@@ -240,6 +244,11 @@ class OperationCounter:
             if _has_operations(wire)
         }
         self.totals = _Totals()
+
+    @classmethod
+    def of(cls, graph: Graph, dt: float | None = None) -> OperationCounter:
+        """Return a counter for the network of a graph; dt None: the time step of its dialect."""
+        return cls(lower(graph), graph.dialect.dt if dt is None else dt)
 
     def add(self, solution: EventSolution | SteppedSolution, inputs: Any) -> None:
         """Count the operations and spikes of a run; arguments and errors as in `neurobench`."""
