@@ -351,7 +351,7 @@ def run_report(arguments: argparse.Namespace, graph: Graph, outcome: RunOutcome)
         "operations per sample": outcome.neurobench.operations,
     }
     results = (
-        table(("population", "spikes", "most of a neuron in a sample"), rows)
+        table(("population", "spikes", "most spikes of a neuron in a sample"), rows)
         + figure(
             lambda: raster(outcome.solution, inputs=drawable(outcome.inputs)),
             "spikes of the first sample",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jaxsnn import TimeStepped, from_torch, neurobench, simulate
-from jaxsnn.train import Data, evaluate_neurobench
+from jaxsnn.train import evaluate_neurobench
 from tests.interop.neurobench_figures import CASES, PATH
 
 pytestmark = pytest.mark.interop
@@ -51,7 +51,7 @@ def test_metrics_are_those_of_the_package(name):
 
 def test_an_evaluation_has_them_with_the_accuracy_of_the_package():
     case = CASES["dense"]()
-    data = Data(x=np.moveaxis(case.x, 0, 1), y=case.y)
+    data = np.moveaxis(case.x, 0, 1), case.y
     metrics = evaluate_neurobench(converted(case), data, loss="count", engine="grid")
     check(metrics, "dense")
     assert metrics.accuracy == RECORDED["dense"]["ClassificationAccuracy"]
