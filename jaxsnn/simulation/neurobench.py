@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import LoweringError, UsageError, listing
+from jaxsnn.errors import LoweringError, UsageError, listing, refuse_type
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.parts import Parts, take_apart
@@ -40,6 +40,7 @@ from jaxsnn.network.structure import Wire, carried
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
+from jaxsnn.simulation.solution import Solution
 from jaxsnn.summary import summarised
 from jaxsnn.units import refuse_no_time
 from jaxsnn.wording import Text
@@ -134,7 +135,7 @@ def _number(value: float | None) -> str:
 @suggests_keywords
 def neurobench(
     network: Network | Graph,
-    solution: EventSolution | SteppedSolution,
+    solution: Solution,
     inputs: Any,
     *,
     dt: float | None = None,
@@ -174,9 +175,11 @@ def neurobench(
     >>> metrics.effective_acs, metrics.dense, metrics.connection_sparsity
     (2.0, 60.0, 0.5)
     """
-    refuse_several(solution.result)
-    is_graph = isinstance(network, Graph)
-    counter = OperationCounter.of(network, dt) if is_graph else OperationCounter(network, dt)
+    if isinstance(network, Graph):
+        counter = OperationCounter.of(network, dt)
+    else:
+        refuse_type(network, Network, fix="pass the network of the run, or its graph")
+        counter = OperationCounter(network, dt)
     counter.add(solution, inputs)
     return counter.metrics()
 
@@ -250,8 +253,11 @@ class OperationCounter:
         """Return a counter for the network of a graph; dt None: the time step of its dialect."""
         return cls(lower(graph), graph.dialect.dt if dt is None else dt)
 
-    def add(self, solution: EventSolution | SteppedSolution, inputs: Any) -> None:
+    def add(self, solution: Solution, inputs: Any) -> None:
         """Count the operations and spikes of a run; arguments and errors as in `neurobench`."""
+        if not isinstance(solution, SteppedSolution):
+            refuse_type(solution, EventSolution, fix="pass the result of jaxsnn.simulate")
+        refuse_several(solution.result)
         firing = [name for name, part in self.network.populations.items() if part.fires]
         unrecorded = [name for name in firing if name not in solution.spikes]
         if unrecorded:
@@ -262,7 +268,7 @@ class OperationCounter:
             )
         if isinstance(solution, SteppedSolution):
             self._add_steps(solution, inputs, firing)
-        else:
+        elif isinstance(solution, EventSolution):
             self._add_events(solution, inputs, firing)
 
     def metrics(self, accuracy: float | None = None) -> NeuroBench:
@@ -339,6 +345,7 @@ class OperationCounter:
         steps, samples = next(iter(recorded.values())).shape[:2]
         t_end = None if solution.dt is None else steps * solution.dt
         x = rasters(self.network, inputs, t_end=t_end, dt=solution.dt).x
+        _refuse_other_run(next(iter(x.values())).shape[:2], (steps, samples))
         signals = _StepSignals(self.network, solution, {**x, **recorded})
         for name, layer in self.layers.items():
             entering = np.asarray(signals.entering(name)).reshape(steps, -1, layer.fan_out.size)
@@ -357,6 +364,8 @@ class OperationCounter:
         end = float(solution.t_end)
         trains = checked_inputs(self.network, inputs)
         samples = next(iter(trains.values())).time.shape[0]
+        for name in firing[:1]:
+            _refuse_other_run((samples,), solution.spikes[name].time.shape[:1])
         sent = dict.fromkeys(self.network.populations, _NO_EVENTS)  # a readout has no events
         sent |= {name: _input_events(train) for name, train in trains.items()}
         for name in firing:
@@ -413,6 +422,25 @@ class OperationCounter:
         connection = first[event] + within
         return _Events(
             events.time[event], target[connection], events.value[event] * weight[connection]
+        )
+
+
+def _refuse_other_run(of_inputs: tuple[int, ...], of_run: tuple[int, ...]) -> None:
+    """Refuse inputs whose numbers of time steps and samples are not those of the run."""
+    if of_inputs != of_run:
+        raise UsageError(
+            Text(
+                "the inputs have {actual} samples, and the run {expected}",
+                actual=of_inputs[-1],
+                expected=of_run[-1],
+            )
+            if of_inputs[-1] != of_run[-1]
+            else Text(
+                "the inputs have {actual} time steps, and the run {expected}",
+                actual=of_inputs[0],
+                expected=of_run[0],
+            ),
+            fix="pass the inputs of the run",
         )
 
 

@@ -209,7 +209,16 @@ def test_refusals():
     events = events_of(3, 4)
     solution = simulate(network, events, T_END)
     assert_refused(lambda: neurobench(network, solution, events, dt=-1.0), UsageError, "dt")
+    assert_refused(lambda: neurobench(network, solution.spikes, events), UsageError, "dict")
+    assert_refused(lambda: neurobench(solution, network, events), UsageError, "EventSolution")
+    fewer = events_of(3, 4, samples=2)
+    assert_refused(lambda: neurobench(network, solution, fewer), UsageError, "2.*3")
     graph = jaxsnn.read(DEMO_NET, dialect="snntorch", reset="zero", reset_delay=True)
     x = np.zeros((5, 1, 5))
     unrecorded = simulate(graph, x, engine=TimeStepped())
     assert_refused(lambda: neurobench(graph, unrecorded, x), UsageError, node="lif1")
+    recorded = simulate(graph, x, engine=TimeStepped(record=True))
+    assert_refused(lambda: neurobench(graph, recorded, np.zeros((5, 2, 5))), UsageError, "2.*1")
+    assert_refused(
+        lambda: neurobench(graph, recorded, np.zeros((4, 1, 5))), UsageError, "time steps"
+    )

@@ -81,8 +81,8 @@ def test_tuning_counts_the_operations_of_each_network():
 
 def test_the_commands_report_them(tmp_path, capsys):
     write(tmp_path / "net.nir", small_net())
-    arrays = {"x_train": DATA.train.x, "y_train": DATA.train.y, "x_test": DATA.test.x}
-    np.savez(tmp_path / "task.npz", **arrays, y_test=DATA.test.y)
+    x, y = np.pad(DATA.test.x, ((0, 0), (0, 1))), DATA.test.y
+    np.savez(tmp_path / "task.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     command = ["train", tmp_path / "net.nir", "--data", tmp_path / "task.npz", "--epochs", "1"]
     output = ["-o", tmp_path / "out.nir", "--report", tmp_path / "r.html", "--dt", "1ms"]
     content, _ = run_cli_json(capsys, *command, *output)
