@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import LoweringError, UsageError, listing, refuse_type
+from jaxsnn.errors import LoweringError, SimulationError, UsageError, listing, refuse_type
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.grid.linear import delayed
 from jaxsnn.grid.parts import Parts, take_apart
@@ -36,6 +36,7 @@ from jaxsnn.network.linear_nodes import entries_of
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.results import refuse_several
+from jaxsnn.network.spikes import refuse_traced
 from jaxsnn.network.structure import Wire, carried
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.model.graph import Graph
@@ -60,7 +61,7 @@ class NeuroBench:
         footprint: bytes of all parameters: weights and biases, and each parameter of a neuron once
             per population if it is the same for all its neurons. A bias of zeros of a convolution
             is not counted, because NIR cannot omit it. States are not counted.
-        weight_bytes: the part of it that weights and biases take.
+        weight_bytes: the part of it that weights, biases and factors take.
         connection_sparsity: fraction of the weights that are zero, without biases; None without
             weights.
         activation_sparsity: fraction of all pairs of a neuron and a time step without a spike, of
@@ -114,7 +115,8 @@ class NeuroBench:
 
     def rows(self) -> dict[str, str]:
         """Return the metrics as text, by their titles in tables and reports."""
-        return {
+        accuracy = {} if self.accuracy is None else {"accuracy": f"{self.accuracy:.2%}"}
+        return accuracy | {
             "footprint": f"{self.footprint} bytes, of which weights and biases {self.weight_bytes}",
             "connection sparsity": _number(self.connection_sparsity),
             "activation sparsity": _number(self.activation_sparsity),
@@ -160,8 +162,9 @@ def neurobench(
             framework that wrote the file.
 
     Raises:
-        UsageError: inputs that do not match the network, a population that is not recorded, or an
-            invalid dt.
+        UsageError: inputs that do not match the network or the run, a population that is not
+            recorded, or an invalid dt.
+        SimulationError: the run failed.
 
     Source: Yik et al., Nature Communications 16:1545, 2025 (arXiv:2304.04640).
 
@@ -175,6 +178,7 @@ def neurobench(
     >>> metrics.effective_acs, metrics.dense, metrics.connection_sparsity
     (2.0, 60.0, 0.5)
     """
+    refuse_traced((solution, inputs), "the spikes of a run")
     if isinstance(network, Graph):
         counter = OperationCounter.of(network, dt)
     else:
@@ -258,6 +262,8 @@ class OperationCounter:
         if not isinstance(solution, SteppedSolution):
             refuse_type(solution, EventSolution, fix="pass the result of jaxsnn.simulate")
         refuse_several(solution.result)
+        if solution.problem is not None:
+            raise SimulationError.of(solution.problem)
         firing = [name for name, part in self.network.populations.items() if part.fires]
         unrecorded = [name for name in firing if name not in solution.spikes]
         if unrecorded:

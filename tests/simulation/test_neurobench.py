@@ -3,12 +3,13 @@
 Those of time steps are compared with the package itself in tests/interop/test_neurobench.py.
 """
 
+import jax
 import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn import Currents, Events, TimeStepped, lower, neurobench, simulate
-from jaxsnn.errors import UsageError
+from jaxsnn import Currents, EventDriven, Events, TimeStepped, lower, neurobench, simulate
+from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir import build
 from tests.helpers.command_line import DEMO_NET
@@ -85,6 +86,27 @@ def test_events_are_counted_with_the_nonzero_weights_that_they_reach():
     assert metrics.connection_sparsity == pytest.approx(zeros / 78, rel=1e-12)
     # 78 weights, 6 biases, and 7 numbers for each of two populations, 4 bytes each
     assert (metrics.weight_bytes, metrics.footprint) == (4 * 84, 4 * (84 + 14))
+
+
+def test_in_time_steps_a_spike_reaches_earlier_neurons_one_step_later():
+    """Of a loop of two populations only the first is fed from outside."""
+    weights = {"w1": sparse(7, (5, 2)), "w2": sparse(8, (4, 5)), "back": sparse(9, (5, 4))}
+    nodes = {name: build.linear(weight=weight) for name, weight in weights.items()}
+    nodes |= {"in": build.input(2), "a": neurons(), "b": neurons(), "out": build.output()}
+    edges = ["in w1", "w1 a", "a w2", "w2 b", "b back", "back a", "b out"]
+    graph = build.network(nodes, [tuple(edge.split()) for edge in edges])
+    x = (np.random.default_rng(0).random((20, 3, 2)) < 0.5).astype(np.float32)
+    solution = simulate(graph, x, engine=TimeStepped(record=True, dt=5e-3))
+    spikes = {"in": x} | {name: np.asarray(array) for name, array in solution.spikes.items()}
+    assert spikes["b"][-1].any()
+    sent = {"w1": spikes["in"], "w2": spikes["a"], "back": spikes["b"][:-1]}
+    operations = 0
+    for name, raster in sent.items():
+        for *_, channel in np.argwhere(raster):
+            operations += sum(weight != 0 for weight in weights[name][:, channel])
+    metrics = neurobench(graph, solution, x)
+    assert metrics.effective_acs == pytest.approx(operations / 3, rel=1e-12)
+    assert metrics.dense == 20 * (5 * 2 + 4 * 5 + 5 * 4)
 
 
 def test_without_a_time_step_two_metrics_are_none_with_a_reason():
@@ -211,6 +233,14 @@ def test_refusals():
     assert_refused(lambda: neurobench(network, solution, events, dt=-1.0), UsageError, "dt")
     assert_refused(lambda: neurobench(network, solution.spikes, events), UsageError, "dict")
     assert_refused(lambda: neurobench(solution, network, events), UsageError, "EventSolution")
+    failed = simulate(network, events, T_END, engine=EventDriven(max_spikes=1), throw=False)
+    assert_refused(lambda: neurobench(network, failed, events), SimulationError)
+
+    def traced(time):
+        run = simulate(network, Events(time=time, index=events.index), T_END, throw=False)
+        return neurobench(network, run, events).effective_acs
+
+    assert_refused(lambda: jax.jit(traced)(events.time), UsageError, "traced")
     fewer = events_of(3, 4, samples=2)
     assert_refused(lambda: neurobench(network, solution, fewer), UsageError, "2.*3")
     graph = jaxsnn.read(DEMO_NET, dialect="snntorch", reset="zero", reset_delay=True)
