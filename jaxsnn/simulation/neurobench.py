@@ -43,7 +43,7 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
 from jaxsnn.simulation.solution import Solution
 from jaxsnn.summary import summarised
-from jaxsnn.units import refuse_no_time
+from jaxsnn.units import SECONDS, refuse_no_time
 from jaxsnn.wording import Text
 
 #: Node types with synaptic operations; those of convolutions have a window.
@@ -58,10 +58,11 @@ class NeuroBench:
     """Metrics of NeuroBench. Numbers of operations are means over samples.
 
     Attributes:
-        footprint: bytes of all parameters: weights and biases, and each parameter of a neuron once
-            per population if it is the same for all its neurons. A bias of zeros of a convolution
-            is not counted, because NIR cannot omit it. States are not counted.
-        weight_bytes: the part of it that weights, biases and factors take.
+        footprint: bytes of all parameters in the precision of the run: those of nodes without a
+            state, and each parameter of a neuron once per population if it is the same for all. A
+            bias of zeros of a convolution is not counted, because NIR cannot omit it. States are not
+            counted.
+        weight_bytes: the part of nodes without a state: weights, biases, factors and delays.
         connection_sparsity: fraction of the weights that are zero, without biases; None without
             weights.
         activation_sparsity: fraction of all pairs of a neuron and a time step without a spike, of
@@ -288,8 +289,8 @@ class OperationCounter:
             notes.append(
                 Text(
                     "dense operations and activation sparsity refer to time steps, whose length is "
-                    "not specified: pass {dt}",
-                    dt=DT,
+                    "not specified: specify it, for example {dt}",
+                    dt=DT.set_to(SECONDS["ms"]),
                 )
             )
         return NeuroBench(
