@@ -25,7 +25,13 @@ REFERENCE = {
 #: Classes whose objects are results of calls, so that their constructors are not documented.
 RETURNED = (
     *("jaxsnn.EventSolution", "jaxsnn.EventStream", "jaxsnn.Graph", "jaxsnn.Network"),
-    *("jaxsnn.Result", "jaxsnn.SteppedSolution", "jaxsnn.Verification", "jaxsnn.plot.Picture"),
+    *(
+        "jaxsnn.NeuroBench",
+        "jaxsnn.Result",
+        "jaxsnn.SteppedSolution",
+        "jaxsnn.Verification",
+        "jaxsnn.plot.Picture",
+    ),
     *("jaxsnn.train.EpochRecord", "jaxsnn.train.Fit", "jaxsnn.nir.build.Layer"),
 )
 #: Section of a docstring -> its title on the page.
@@ -186,6 +192,9 @@ TOPICS = {
             "SteppedSolution": "solution of the time-stepped engine: `output()`, `y`, recorded "
             "`spikes` and `voltages`",
             "Result": "how a run ended",
+            "neurobench": "compute the metrics of NeuroBench of a run: footprint, sparsities, synaptic "
+            "operations; definitions: [](../../guide_results.md#neurobench-metrics)",
+            "NeuroBench": "result of `neurobench`: `as_text()`, `as_dict()`",
         },
     ),
     "comparison": Topic(
@@ -213,6 +222,7 @@ TOPICS = {
             "EpochRecord": "one epoch of the history; epoch 0 is before training",
             "TrainingStopped": "error of a run that cannot continue; `fit` has the best epoch",
             "evaluate": "return the accuracy of a graph on labelled samples",
+            "evaluate_neurobench": "return the metrics of NeuroBench of a graph on labelled samples",
             "accuracy": "return the fraction of predictions that equal the label",
             "calibrated": "scale weights, layer by layer, until a fraction of the neurons fires",
             "tune": "train a network of another framework in continuous time, also for fewer spikes",

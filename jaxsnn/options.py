@@ -134,6 +134,11 @@ REPORT = Option(
     metavar="R.html",
     file="file",
 )
+NEUROBENCH = Option(
+    name="neurobench",
+    help="compute the metrics of NeuroBench: footprint, sparsities and synaptic operations",
+    is_switch=True,
+)
 PLOT = Option(name="plot", metavar="PICTURE", file="file")
 
 # Simulation

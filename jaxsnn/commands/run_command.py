@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxsnn.commands.arguments import (
@@ -14,16 +15,36 @@ from jaxsnn.commands.arguments import (
     output_options,
     print_outcome,
     read_graph,
+    refuse_report,
     time_of,
+    write_report,
+)
+from jaxsnn.commands.reports.report_page import facts, figure, page, summary, table
+from jaxsnn.commands.reports.report_parts import (
+    dialect_section,
+    input_section,
+    limitations_section,
+    neurobench_facts,
 )
 from jaxsnn.errors import UsageError, listing, suggestion
-from jaxsnn.options import ENGINE, INPUT, MAX_SPIKES, PLOT, RESET_DELAY, T_END, VALUES
+from jaxsnn.options import (
+    ENGINE,
+    INPUT,
+    MAX_SPIKES,
+    NEUROBENCH,
+    PLOT,
+    REPORT,
+    RESET_DELAY,
+    T_END,
+    VALUES,
+)
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
     from jaxsnn.network.network import Network
     from jaxsnn.nir import Graph
+    from jaxsnn.simulation.neurobench import NeuroBench
 
 ENGINES = ("event", "grid")
 
@@ -42,6 +63,7 @@ class RunOutcome:
         arrays: name -> shape of each array in it.
         steps: number of steps of a time-stepped run.
         notes: approximations, and specified options that are not followed, a sentence each.
+        neurobench: metrics of NeuroBench, if they were requested.
         solution, inputs: the run and its inputs, to be drawn.
     """
 
@@ -54,6 +76,7 @@ class RunOutcome:
     arrays: dict[str, tuple[int, ...]]
     steps: int | None = None
     notes: tuple[str, ...] = ()
+    neurobench: NeuroBench | None = None
     solution: Any = field(default=None, repr=False, compare=False)
     inputs: Any = field(default=None, repr=False, compare=False)
 
@@ -71,6 +94,7 @@ class RunOutcome:
             "notes": list(self.notes),
             "output": self.output,
             "arrays": {name: list(shape) for name, shape in self.arrays.items()},
+            "neurobench": None if self.neurobench is None else self.neurobench.as_dict(),
         }
 
     def as_text(self) -> str:
@@ -82,6 +106,8 @@ class RunOutcome:
             f"{name}: {count} spikes, at most {self.spikes_needed[name]} per neuron and sample"
             for name, count in self.spikes.items()
         ]
+        if self.neurobench is not None:
+            lines.append(self.neurobench.as_text())
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.arrays.items())
         return "\n".join([*lines, f"{self.output}: {arrays}"])
 
@@ -104,6 +130,8 @@ def add(commands: Any) -> None:
         ENGINE,
         T_END,
         MAX_SPIKES,
+        NEUROBENCH,
+        REPORT,
     )
     add_file(parser)
 
@@ -114,6 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.plot.picture import refuse_undrawable
 
     _refuse_options(arguments)
+    refuse_report(arguments)
     output = refuse_unwritable(arguments.output, arguments.force)
     if arguments.plot is not None:
         refuse_undrawable(refuse_unwritable(arguments.plot, arguments.force))
@@ -122,6 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         "t_end": time_of(arguments.t_end),
         "force": arguments.force,
         "values": arguments.values,
+        "neurobench": arguments.neurobench or arguments.report is not None,
     }
     if arguments.engine == "grid":
         outcome = run_in_steps(graph, arguments.input, output, **options)
@@ -134,6 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         shown = drawable(outcome.inputs)
         raster(outcome.solution, inputs=shown).save(arguments.plot, arguments.force)
+    write_report(arguments, run_report, graph, outcome)
     add_notes(arguments, outcome.notes)
     print_outcome(arguments, outcome)
     return 0
@@ -166,6 +197,7 @@ def run_file(
     max_spikes: int | Literal["auto"] = "auto",
     values: str = "auto",
     force: bool = False,
+    neurobench: bool = False,
 ) -> RunOutcome:
     """Simulate a graph event by event on the inputs of an .npz file or a file of NIR data, and
     write its outputs; see `jaxsnn.simulation.network_arrays`.
@@ -174,6 +206,7 @@ def run_file(
         t_end: seconds; default for time-stepped inputs: the end of the last time step.
         max_spikes: number of spikes per neuron above which the run fails; "auto": the budget grows as needed.
         values: kind of time-stepped inputs, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
+        neurobench: whether to compute the metrics of NeuroBench.
 
     Raises:
         JaxsnnError: inputs that do not match the network, a dialect with unknown conventions, or a run
@@ -210,6 +243,7 @@ def run_file(
         network, inputs.events, end, engine=engine, sample_times=inputs.sampled(network, end)
     )
     leaving = output_arrays(network, solution)
+    metrics = _metrics(graph, network, solution, inputs.events) if neurobench else None
     write_arrays(output, leaving, force)
     return RunOutcome(
         result=Result(int(solution.result)).name.lower(),
@@ -221,7 +255,13 @@ def run_file(
         t_end=end,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
-        notes=(*inputs.notes, *solution.notes, *_unused_options(graph, network)),
+        notes=(
+            *inputs.notes,
+            *solution.notes,
+            *_unused_options(graph, network),
+            *(() if metrics is None else metrics.notes),
+        ),
+        neurobench=metrics,
         solution=solution,
         inputs=inputs.events,
     )
@@ -235,6 +275,7 @@ def run_in_steps(
     t_end: float | None = None,
     values: str = "auto",
     force: bool = False,
+    neurobench: bool = False,
 ) -> RunOutcome:
     """Simulate a graph step by step on the inputs of an .npz file, and write its outputs as
     "NODE.y" (time, batch, *shape).
@@ -244,6 +285,7 @@ def run_in_steps(
         t_end: seconds; default for time-stepped inputs: the end of the last time step.
         values: as in `run_file`; it matters if NIR's own equations are simulated, in which spikes
             and currents differ.
+        neurobench: whether to compute the metrics of NeuroBench.
 
     Raises:
         JaxsnnError: inputs that do not match the network, a dialect with unknown conventions, or a run
@@ -266,6 +308,7 @@ def run_in_steps(
     refuse_large_rasters(inputs, network, end, graph.dialect.dt)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
+    metrics = _metrics(graph, network, solution, inputs.events) if neurobench else None
     write_arrays(output, leaving, force)
     counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
     steps, samples = next(iter(solution.voltages.values())).shape[:2]
@@ -276,12 +319,54 @@ def run_in_steps(
         samples=samples,
         t_end=None if solution.dt is None else steps * solution.dt,
         steps=steps,
-        notes=(*inputs.notes, *solution.notes),
+        notes=(*inputs.notes, *solution.notes, *(() if metrics is None else metrics.notes)),
+        neurobench=metrics,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
         solution=solution,
         inputs=inputs.events,
     )
+
+
+def _metrics(graph: Graph, network: Network, solution: Any, inputs: Any) -> NeuroBench:
+    """Return the metrics of NeuroBench of a run; time steps are those of the file."""
+    from jaxsnn.simulation.neurobench import neurobench
+
+    return neurobench(network, solution, inputs, dt=graph.dialect.dt)
+
+
+def run_report(arguments: argparse.Namespace, graph: Graph, outcome: RunOutcome) -> str:
+    """Return the page on the run."""
+    from jaxsnn.plot import raster
+    from jaxsnn.plot.spike_plots import drawable
+
+    assert outcome.neurobench is not None
+    spikes = sum(outcome.spikes.values())
+    rows = [(name, count, outcome.spikes_needed[name]) for name, count in outcome.spikes.items()]
+    key_figures = {
+        "samples": outcome.samples,
+        "duration": None if outcome.t_end is None else format_time(outcome.t_end),
+        "time steps": outcome.steps,
+        "spikes": spikes,
+        "operations per sample": outcome.neurobench.operations,
+    }
+    results = (
+        table(("population", "spikes", "most spikes of a neuron in a sample"), rows)
+        + figure(
+            lambda: raster(outcome.solution, inputs=drawable(outcome.inputs)),
+            "spikes of the first sample",
+        )
+        + neurobench_facts(outcome.neurobench)
+        + f"<h3>Files</h3>{facts({'results': outcome.output})}"
+    )
+    sections = {
+        "Input": input_section(arguments, graph, arguments.file, inputs=arguments.input),
+        "Dialect": dialect_section(graph),
+        "Results": results,
+        "Limitations": limitations_section(outcome.notes, graph),
+    }
+    result = f"{spikes} spikes in {outcome.samples} samples"
+    return page(f"run: {Path(arguments.file).name}", summary(result, key_figures), sections)
 
 
 def _endless(source: str | os.PathLike[str]) -> UsageError:

@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
     others = [
         name for name, option in OPTIONS.items() if option.engines and "event" not in option.engines
     ]
-    add_options(parser, hidden=(*_REFUSED, "calibrate", *others))
+    add_options(parser, hidden=(*_REFUSED, "calibrate", "neurobench", *others))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.loop.constraints import Positive as Positive
     from jaxsnn.train.loop.evaluation import calibrated as calibrated
     from jaxsnn.train.loop.evaluation import evaluate as evaluate
+    from jaxsnn.train.loop.evaluation import evaluate_neurobench as evaluate_neurobench
     from jaxsnn.train.loop.history import EpochRecord as EpochRecord
     from jaxsnn.train.loop.history import Fit as Fit
     from jaxsnn.train.loop.in_the_loop import Device as Device
@@ -120,6 +121,7 @@ _MODULES = {
     "loop.evaluation": (
         "calibrated",
         "evaluate",
+        "evaluate_neurobench",
     ),
     "loop.history": (
         "EpochRecord",

@@ -37,6 +37,7 @@ class FitKeywords(TypedDict, total=False):
     clip: Any
     regularisers: Any
     skip_step_accuracy: Any
+    neurobench: Any
     augment: Any
     dropout: Any
     noise: Any

@@ -180,6 +180,9 @@ def fit_prepared(prepared: Prepared) -> Fit:
     except TrainingStopped as stopped:
         stopped.fit = noted(stopped.fit)
         raise
+    if chosen.neurobench:
+        metrics = run.neurobench(done)
+        done = replace(done, neurobench=metrics, notes=(*done.notes, *metrics.notes))
     return noted(done)
 
 

@@ -443,6 +443,14 @@ class TrainOptions:
         convert=switch,
         recorded=False,
     )
+    neurobench: bool = option(
+        False,
+        "compute the metrics of NeuroBench of the trained network on the test samples",
+        more="They are footprint, sparsities and synaptic operations; this takes one more run of the test"
+        " samples after training",
+        convert=switch,
+        recorded=False,
+    )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
         "random changes of each training sample: `shift`, `rotation`, `scale`, `mirror`, `dropout` and others",

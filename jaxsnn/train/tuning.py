@@ -12,6 +12,7 @@ from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
+from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
 from jaxsnn.simulation.retry import FIRE_LESS
 from jaxsnn.summary import summarised
 from jaxsnn.train.data.labelled_files import with_data
@@ -54,6 +55,7 @@ class TuningPoint:
             "validation_accuracy": self.validation.accuracy,
             "spikes_per_sample": self.test.spikes_per_sample,
             "spikes": self.test.spikes,
+            "neurobench": None if self.test.neurobench is None else self.test.neurobench.as_dict(),
         }
 
 
@@ -89,12 +91,17 @@ class Tuned:
         """Return the result as a table."""
         width = max(28, *(len(step.name) for step in self.steps))
         rows = [
-            f"{step.name:{width}} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:10.1f}"
+            f"{step.name:{width}} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:18.1f}"
+            f" {_operations(step.test.neurobench):>21}"
             for step in self.steps
         ]
-        return "\n".join(
-            [f"{'':{width}} accuracy  spikes per sample", *rows, f"chosen: {self.chosen.name}"]
-        )
+        heading = f"{'':{width}} accuracy  spikes per sample  operations per sample"
+        return "\n".join([heading, *rows, f"chosen: {self.chosen.name}"])
+
+
+def _operations(metrics: NeuroBench | None) -> str:
+    """Return the number of effective synaptic operations per sample, for a table."""
+    return "" if metrics is None else f"{metrics.operations:.1f}"
 
 
 def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> Tuned:
@@ -192,7 +199,7 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """Return a run's result; of a run that failed, its best epoch."""
     try:
         # Tuning is for continuous time, and starts from the weights of the file as they are.
-        options = replace(options, skip_step_accuracy=True)
+        options = replace(options, skip_step_accuracy=True, neurobench=False)
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
         reached = stopped.fit
@@ -212,9 +219,12 @@ def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> T
     data = cast(Any, plan.options.data)
     measure_options = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
     runner = engine or replace(cast(Any, plan.engine), first_spike_only=False)
+    counter = OperationCounter.of(graph)
     test, validation = (
-        measure(graph, part, engine=runner, advice=FIRE_LESS, **measure_options)
-        for part in (data.test, data.validation)
+        measure(
+            graph, part, engine=runner, advice=FIRE_LESS, counter=part_counter, **measure_options
+        )
+        for part, part_counter in ((data.test, counter), (data.validation, None))
     )
     return TuningPoint(name=name, test=test, validation=validation, graph=graph)
 

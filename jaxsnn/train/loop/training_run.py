@@ -24,7 +24,8 @@ from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.options import T_END, TRAINABLE
-from jaxsnn.simulation.retry import TooManySpikes
+from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
+from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes
 from jaxsnn.train.data.batches import (
     Batch,
     Streamed,
@@ -51,6 +52,7 @@ from jaxsnn.train.loop.epoch import (
     begin,
     of_one_run,
 )
+from jaxsnn.train.loop.evaluation import measure_batches, with_all_output_spikes
 from jaxsnn.train.loop.history import (
     EpochRecord,
     Fit,
@@ -91,6 +93,8 @@ _FAILING_STEPS = 200
 _CALIBRATION = Text(", for example with {calibrate}", calibrate=OPTIONS["calibrate"].set_to(0.5))
 # Fraction of the best validation accuracy below which a run has collapsed.
 _COLLAPSED = 0.6
+# Number of samples whose synaptic operations are counted at once.
+_OPERATIONS_BATCH = 256
 # Factor of the step size after each failure, and maximum number of failures.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: Norm of a gradient, in loss per step of 1, that counts as exploding: no loss changes by 10 within
@@ -604,6 +608,29 @@ class TrainingRun:
             notes=tuple(notes),
             seconds=tuple(self.seconds),
         )
+
+    def neurobench(self, done: Fit) -> NeuroBench:
+        """Return the metrics of NeuroBench of the trained graph on the test samples; the accuracy is
+        that of the result.
+        """
+        split, counter = self.splits["test"], OperationCounter.of(done.graph)
+        parts = (
+            batch.take_here(np.flatnonzero(used))
+            for batch, used in self.passes.parts_on_first(split, _OPERATIONS_BATCH)
+        )
+        engine = with_all_output_spikes(self.passes.setup.engine, self.plan.loss.population)
+        measured = measure_batches(
+            counter.network,
+            parts,
+            len(split.labels),
+            loss=self.plan.loss,
+            engine=engine.prepared(),
+            t_end=self.plan.t_end,
+            advice=FIRE_LESS,
+            counter=counter,
+        )
+        assert measured.neurobench is not None
+        return replace(measured.neurobench, accuracy=done.test_accuracy)
 
     def _accuracy_in_steps(
         self, trained: Graph, test_accuracy: float, notes: list[str]
