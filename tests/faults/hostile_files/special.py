@@ -14,6 +14,7 @@ READERS = {
     "convert": ".nir",
     "run": ".npz",
     "verify": ".npz",
+    "emulate": ".npz",
     "fidelity": ".npz",
     "compare": ".npz",
     "plot": ".npz",
