@@ -35,9 +35,9 @@ from jaxsnn.wording import Text
 
 #: Default factor by which weights may grow during training before they saturate.
 HEADROOM = 2.0
-#: Default temperature of a first-spike loss on a chip: it leads to a margin between outputs that exceeds
-#: the noise of a chip's spike times, about 0.1 tau_syn.
-TEMPERATURE = 0.15
+#: Default temperature of a first-spike loss on a chip, the deviation of a chip's spike times in tau_syn.
+#: With 0.15, wrong outputs move later until they are silent, and training may collapse (docs/results.md).
+TEMPERATURE = 0.1
 
 
 def __getattr__(name: str) -> Any:
