@@ -142,7 +142,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
                 "engine_options contains a device, and {engine} has one",
                 engine=ENGINE.set_to("loop"),
             ),
-            fix="remove it, or pass engine=InTheLoop(device=...)",
+            fix="remove it, or pass an InTheLoop object as the engine",
         )
     engine = on_chip(
         graph,
