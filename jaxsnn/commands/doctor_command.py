@@ -20,7 +20,7 @@ _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 _EXTRAS = {
     "plot": ("matplotlib",),
     "torch": ("torch", "nirtorch"),
-    "data": ("pillow", "scikit-learn", "scipy"),
+    "data": ("pillow", "scikit-learn"),
 }
 #: Extra -> features that need it.
 ENABLES = {

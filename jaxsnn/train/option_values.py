@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
+from jaxsnn.keywords import with_underscores
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Option, Text
 
@@ -229,10 +230,11 @@ def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> An
         table_name: name of the table in messages.
 
     Raises:
-        UsageError: a field that the record does not have, or text for a numeric field.
+        UsageError: a field that the record does not have, or that the table has in two spellings, or
+            text for a numeric field.
     """
     types = {field.name: str(field.type) for field in fields(record)}
-    values = {name.replace("-", "_"): value for name, value in table.items()}
+    values = with_underscores(table, table_name)
     values = current_names(values, getattr(record, "former_fields", {}), table_name)
     for name, value in values.items():
         if name not in types:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from jaxsnn.errors import UsageError
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.keywords import with_underscores
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
@@ -157,8 +158,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     options, notes = with_data(graph, options)
     # Record all spikes, unless the options specify otherwise.
     if options.engine in (None, "event"):
-        fields = options.engine_options or {}
-        fields = {name.replace("-", "_"): value for name, value in fields.items()}
+        fields = with_underscores(options.engine_options or {}, "engine_options")
         fields = {"first_spike_only": ()} | fields
         options = replace(options, engine="event", engine_options=fields)
     plan = make_plan(lower(graph), options)

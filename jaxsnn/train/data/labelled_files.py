@@ -314,7 +314,9 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
 
 
 def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -> np.ndarray:
-    """Return an array of numbers, checked to have no NaN, and no infinity but for times."""
+    """Return an array of numbers, checked to have no NaN, no number beyond the range of float32, and
+    no infinity but for times.
+    """
     array = arrays[key]
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise UsageError(
@@ -329,7 +331,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
         )
     if array.dtype.kind != "f" or array.size == 0:
         return array
-    invalid = np.isnan if key.startswith("time_") else _not_finite
+    invalid = _not_a_time if key.startswith("time_") else _not_finite
     # In pieces, because the array may be memory-mapped.
     step = max(_AT_ONCE // (array.size // len(array)), 1)
     count, first = 0, ()
@@ -340,7 +342,13 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
             first = (start + int(place[0]), *(int(axis) for axis in place[1:]))
         count += int(mask.sum())
     if count:
-        kind = "NaN" if np.isnan(array[first]) else "infinities"
+        kind = (
+            "NaN"
+            if np.isnan(array[first])
+            else "infinities"
+            if np.isinf(array[first])
+            else "numbers beyond the range of float32"
+        )
         raise UsageError(
             Text(
                 "{data}: {array} contains {count} {kind} among {size} values, the first at {index}",
@@ -357,7 +365,13 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
 
 
 def _not_finite(array: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(array)
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(array.astype(np.float32))
+
+
+def _not_a_time(array: np.ndarray) -> np.ndarray:
+    # A finite time that becomes inf in float32 would mark an unused slot.
+    return _not_finite(array) & (array != np.inf)
 
 
 def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:

@@ -45,6 +45,8 @@ COMMANDS = {
     "run": "run {companions}/net.nir --input {file} -o out.npz --t-end 10ms",
     "run in steps": "run {companions}/net.nir --input {file} -o out.npz --dt 1ms",
     "verify": "verify {companions}/steps.nir --recording {file}",
+    "emulate": "emulate {companions}/net.nir {companions}/mapping.json --input {file} -o out.npz "
+    "--t-end 10ms",
     "fidelity": "fidelity {companions}/steps.nir --input {file}",
     "compare": "compare {companions}/net.nir {file} --input {companions}/inputs.npz --t-end 10ms",
     "plot": "plot {file} -o out.svg",

@@ -287,6 +287,38 @@ for name, content in {
     "option unknown": b'data = "yinyang"\nepohcs = 3',
     "option of the network unknown": b'data = "yinyang"\n' + _NETWORK.replace(b"input", b"imput"),
     "option of a layer unknown": b'data = "yinyang"\n' + _NETWORK.replace(b"neurons", b"nuerons"),
+    **{
+        f"{table}, {kind}": b'data = "yinyang"\nloss = "ttfs"\n'
+        + f"[{table}]\n{lines}\n".encode()
+        + _NETWORK
+        for table, tables in {
+            "loss-options": {
+                "unknown": "temperatur = 0.1",
+                "two spellings": "late-weight = 0.1\nlate_weight = 0.2",
+                "NaN": "temperature = nan",
+                "a table": "temperature = {a = 1}",
+                "a date": "temperature = 2026-01-01",
+            },
+            "engine-options": {
+                "unknown": "max_spike = 4",
+                "two spellings": "max-spikes = 4\nmax_spikes = 8",
+                "infinite": "refractory = inf",
+                "a list": "max_spikes = [4, 4]",
+                "dunder": '__class__ = "x"',
+            },
+            "augment": {
+                "unknown": "rotaton = 3",
+                "two spellings": "channel-shift = [1, 2, 4]\nchannel_shift = [1, 2, 4]",
+                "a text": 'jitter = "a"',
+                "negative": "jitter = -1",
+            },
+        }.items()
+        for kind, lines in tables.items()
+    },
+    "engine-options, a device": b'data = "yinyang"\nengine = "loop"\n[engine-options]\ndevice = "x"\n'
+    + _NETWORK,
+    "layer, two spellings": b'data = "yinyang"\n'
+    + _NETWORK.replace(b"neurons", b'tau-mem = "1ms"\ntau_mem = "2ms"\nneurons'),
     "option of the augmentation unknown": b'data = "yinyang"\naugment = {rotaion = 3}\n' + _NETWORK,
 }.items():
     add_config(name, content)
