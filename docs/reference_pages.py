@@ -211,6 +211,7 @@ TOPICS = {
             "TrainOptions": "all options of a training run",
             "Fit": "result of `fit`: graph, accuracies, history, notes",
             "EpochRecord": "one epoch of the history; epoch 0 is before training",
+            "EpochReport": "what a callback receives after an epoch",
             "TrainingStopped": "error of a run that cannot continue; `fit` has the best epoch",
             "evaluate": "return the accuracy of a graph on labelled samples",
             "accuracy": "return the fraction of predictions that equal the label",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.utterances import japanese_vowels_splits as japanese_vowels_splits
     from jaxsnn.train.fitting import TrainingStopped as TrainingStopped
     from jaxsnn.train.fitting import fit as fit
+    from jaxsnn.train.loop.callbacks import EpochReport as EpochReport
     from jaxsnn.train.loop.chip_training import on_chip as on_chip
     from jaxsnn.train.loop.constraints import TRAINABLE as TRAINABLE
     from jaxsnn.train.loop.constraints import Bounded as Bounded
@@ -109,6 +110,7 @@ _MODULES = {
         "TrainingStopped",
         "fit",
     ),
+    "loop.callbacks": ("EpochReport",),
     "loop.chip_training": ("on_chip",),
     "loop.constraints": (
         "TRAINABLE",

@@ -51,5 +51,6 @@ class FitKeywords(TypedDict, total=False):
     processes: Any
     process: Any
     progress: Any
+    callbacks: Any
     plot: Any
     lr: Any
