@@ -224,6 +224,7 @@ TOPICS = {
             "Free": "any value",
             "Positive": "above a lower bound",
             "Bounded": "between two bounds",
+            "unconstrain": "numbers for your own training loop, with time constants in log space",
             "join_processes": "let several processes train together",
         },
     ),

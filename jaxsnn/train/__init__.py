@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from jaxsnn.train.loop.constraints import Constraint as Constraint
     from jaxsnn.train.loop.constraints import Free as Free
     from jaxsnn.train.loop.constraints import Positive as Positive
+    from jaxsnn.train.loop.constraints import unconstrain as unconstrain
     from jaxsnn.train.loop.evaluation import calibrated as calibrated
     from jaxsnn.train.loop.evaluation import evaluate as evaluate
     from jaxsnn.train.loop.history import EpochRecord as EpochRecord
@@ -118,6 +119,7 @@ _MODULES = {
         "Constraint",
         "Free",
         "Positive",
+        "unconstrain",
     ),
     "loop.evaluation": (
         "calibrated",

@@ -30,7 +30,6 @@ from jaxsnn.network.results import Result
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.options import T_END, TRAINABLE
 from jaxsnn.simulation.retry import TooManySpikes
 from jaxsnn.train.data.batches import (
@@ -47,6 +46,7 @@ from jaxsnn.train.data.datasets import Splits
 from jaxsnn.train.loop.callbacks import EpochReport
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import (
+    constant_nodes,
     find_trainables,
     raw_is_particular,
     to_raw,
@@ -137,7 +137,7 @@ class TrainingRun:
             encode = partial(encoded, network=network, data_name=f"{data.name}, {name}", **encoding)
             self.splits[name] = split_of(getattr(data, name), encode, options.stream, channels)
         trainable = cast(Any, options.trainable)
-        constant = [name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata]
+        constant = constant_nodes(graph)
         trained, trained_notes = find_trainables(
             network, trainable, longest_delay=plan.loss.tau, constant_nodes=constant
         )
