@@ -84,12 +84,12 @@ def accuracy(model, values, labels):
 
 
 rng = np.random.default_rng(0)
-losses = []
 for epoch in range(EPOCHS):
+    losses = []
     for chosen in rng.permutation(len(data.train)).reshape(-1, BATCH):
         value = step(model, optimiser, data.train.x[chosen], data.train.y[chosen])
         losses.append(float(value))
-    print(f"epoch {epoch}: loss {np.mean(losses[-len(data.train) // BATCH :]):.3f}")
+    print(f"epoch {epoch}: loss {np.mean(losses):.3f}")
 print(f"test accuracy {float(accuracy(model, data.test.x, data.test.y)):.1%}")
 
 # %% [markdown]

@@ -49,7 +49,6 @@ def test_the_blocks_of_the_page_run_in_their_order(standins, capsys):
     assert last < first
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
 def test_the_example_logs_every_epoch(logger, standins):
     constants = {"LOGGER": logger, "SAMPLES": (256, 128, 128), "HIDDEN": 20, "EPOCHS": 3}
