@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from flax import nnx  # pyright: ignore[reportMissingImports]
 
 import jaxsnn.train
 from jaxsnn import plot

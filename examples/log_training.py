@@ -76,13 +76,13 @@ graph = build.sequential(
 data = jaxsnn.train.yinyang_splits(sizes=SAMPLES)
 
 if LOGGER == "tensorboard":
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # pyright: ignore[reportMissingImports]
 
     with SummaryWriter("runs/yinyang") as writer:
         callbacks = (to_tensorboard(writer), save_best, stop_at(0.97))
         trained = jaxsnn.fit(graph, data, options=OPTIONS, callbacks=callbacks)
 else:
-    import wandb
+    import wandb  # pyright: ignore[reportMissingImports]
 
     settings = {"epochs": OPTIONS.epochs, "learning_rate": OPTIONS.learning_rate}
     with wandb.init(project="yinyang", config=settings) as run:

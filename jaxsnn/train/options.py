@@ -68,7 +68,6 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.augment import Augment
     from jaxsnn.train.data.datasets import Data, Splits
     from jaxsnn.train.data.encoders import Encoder
-    from jaxsnn.train.loop.callbacks import Callback
     from jaxsnn.train.loop.constraints import Constraint
     from jaxsnn.train.loop.optimisers import Schedule
     from jaxsnn.train.losses.losses import Loss
@@ -559,7 +558,7 @@ class TrainOptions:
         recorded=False,
         check=called(),
     )
-    callbacks: tuple[Callback, ...] = option(
+    callbacks: tuple[Callable[[Any], bool | None], ...] = option(
         (),
         "functions that are called after each epoch, with an `EpochReport`, and may stop the run",
         more="The first call is before training, for epoch 0. A function that returns True stops the run,"

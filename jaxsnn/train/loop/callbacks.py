@@ -67,7 +67,3 @@ class EpochReport:
         if self.learning_rate is not None:
             numbers["learning_rate"] = self.learning_rate
         return numbers | {"seconds": self.seconds}
-
-
-#: Function of the report on an epoch that returns None, or True to stop the run.
-Callback = Callable[[EpochReport], bool | None]

@@ -101,6 +101,8 @@ _FAILING_STEPS = 200
 _CALIBRATION = Text(", for example with {calibrate}", calibrate=OPTIONS["calibrate"].set_to(0.5))
 # Fraction of the best validation accuracy below which a run has collapsed.
 _COLLAPSED = 0.6
+# Fraction of test samples without an output spike above which a note reports them.
+_NOTED_SILENT = 0.05
 # Factor of the step size after each failure, and maximum number of failures.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: Norm of a gradient, in loss per step of 1, that counts as exploding: no loss changes by 10 within
@@ -670,6 +672,16 @@ class TrainingRun:
             )
             notes.append(Note(text, kind="dropped", code="lost-spikes"))
         population = self.plan.loss.population
+        if int(test.undecided) > _NOTED_SILENT * int(test.samples):
+            notes.append(
+                Text(
+                    "no neuron of '{population}' fires in {count} of {samples} test samples, which count "
+                    "as wrong",
+                    population=population,
+                    count=int(test.undecided),
+                    samples=int(test.samples),
+                )
+            )
         notes += ending_notes(self.history, record, population, collapsed=_COLLAPSED)
         trained = self._graph_of(self.state)
         test_accuracy = mean(test.correct, test)
