@@ -47,6 +47,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "cannot-lower": "The engine cannot run a node",
         "unsupported-node": "A node type is not supported",
         "failed": "A simulation ended without a result",
+        "callback": "A callback of a training run failed",
         "budget": "A neuron fires more spikes than can be recorded",
         "short-budget": "Results are truncated, because a budget was too small",
         "assumed-end": "The duration of a sample is assumed, because neither an option nor the input specifies it",

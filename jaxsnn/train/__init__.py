@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.utterances import japanese_vowels_splits as japanese_vowels_splits
     from jaxsnn.train.fitting import TrainingStopped as TrainingStopped
     from jaxsnn.train.fitting import fit as fit
+    from jaxsnn.train.loop.callbacks import EpochReport as EpochReport
     from jaxsnn.train.loop.chip_training import on_chip as on_chip
     from jaxsnn.train.loop.constraints import TRAINABLE as TRAINABLE
     from jaxsnn.train.loop.constraints import Bounded as Bounded
     from jaxsnn.train.loop.constraints import Constraint as Constraint
     from jaxsnn.train.loop.constraints import Free as Free
     from jaxsnn.train.loop.constraints import Positive as Positive
+    from jaxsnn.train.loop.constraints import unconstrain as unconstrain
     from jaxsnn.train.loop.evaluation import calibrated as calibrated
     from jaxsnn.train.loop.evaluation import evaluate as evaluate
     from jaxsnn.train.loop.evaluation import evaluate_neurobench as evaluate_neurobench
@@ -110,6 +112,7 @@ _MODULES = {
         "TrainingStopped",
         "fit",
     ),
+    "loop.callbacks": ("EpochReport",),
     "loop.chip_training": ("on_chip",),
     "loop.constraints": (
         "TRAINABLE",
@@ -117,6 +120,7 @@ _MODULES = {
         "Constraint",
         "Free",
         "Positive",
+        "unconstrain",
     ),
     "loop.evaluation": (
         "calibrated",

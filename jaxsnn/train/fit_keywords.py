@@ -52,5 +52,6 @@ class FitKeywords(TypedDict, total=False):
     processes: Any
     process: Any
     progress: Any
+    callbacks: Any
     plot: Any
     lr: Any

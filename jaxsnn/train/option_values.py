@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -177,6 +178,27 @@ def several(option: Option | str, value: Any) -> None:
     for item in value if isinstance(value, tuple | list) else (None,):
         if isinstance(item, type) or not callable(item):
             raise UsageError(_is(option, repr(value)), fix="pass a tuple of objects, (NAME(...),)")
+
+
+def functions_of_one_argument(option: Option | str, value: Any) -> None:
+    """Refuse a value that is not a tuple or list of callables of one positional argument."""
+    several(option, value)
+    for function in value:
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError as error:
+            name = getattr(function, "__name__", type(function).__name__)
+            raise UsageError(
+                Text(
+                    "{option}: '{function}' cannot be called with one argument ({error})",
+                    option=option,
+                    function=name,
+                    error=str(error),
+                ),
+                fix="pass functions of one argument, the report on an epoch",
+            ) from error
+        except ValueError:  # Python does not know the signature of some built-in functions
+            continue
 
 
 def called(

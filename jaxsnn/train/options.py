@@ -44,6 +44,7 @@ from jaxsnn.train.option_values import (
     duration,
     factors,
     fraction,
+    functions_of_one_argument,
     integer,
     mapping,
     name_list,
@@ -565,6 +566,15 @@ class TrainOptions:
         recorded=False,
         check=called(),
     )
+    callbacks: tuple[Callable[[Any], bool | None], ...] = option(
+        (),
+        "functions that are called after each epoch, with an `EpochReport`, and may stop the run",
+        more="The first call is before training, for epoch 0. A function that returns True stops the run,"
+        " which then returns its best epoch. If one raises an error, `TrainingStopped` has the best epoch."
+        " A resumed run reports only the epochs that it trains. Not with several processes",
+        recorded=False,
+        check=functions_of_one_argument,
+    )
     plot: str | None = option(
         None,
         "file for a plot of the learning curve: .png, .svg or .pdf",
@@ -712,6 +722,15 @@ def check_options(options: TrainOptions) -> None:
 def _refuse_processes(options: TrainOptions) -> None:
     """Refuse an invalid process number, and several processes without a way to find each other."""
     processes, process = options.processes, options.process
+    if processes > 1 and options.callbacks:
+        raise UsageError(
+            Text(
+                "{callbacks} are not supported with {processes} processes, each of which would call them",
+                callbacks=OPTIONS["callbacks"],
+                processes=processes,
+            ),
+            fix=Text("leave out {callbacks}", callbacks=OPTIONS["callbacks"].title),
+        )
     if not 0 <= process < processes:
         message = Text(
             "{option} is {process}, and the number of processes is {processes}",

@@ -119,7 +119,11 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             by `SpikeBudget`. As in the tuned file, outputs of a first-spike loss continue to fire,
             unless `engine_options` let them stop during training.
 
+    `callbacks` of the options see the run of each budget, from epoch 0; one that returns True stops that
+    run only.
+
     Raises:
+        TrainingStopped: a callback failed; its `fit` contains the best epoch of the run.
         UsageError: an invalid budget, a source framework without time steps, or options that do not
             match the network.
     """
@@ -202,6 +206,8 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
         options = replace(options, skip_step_accuracy=True, neurobench=False)
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
+        if stopped.problem.code == "callback":
+            raise
         reached = stopped.fit
         note = Text(
             "'{step}' is epoch {epoch}, the best epoch of a run that failed: ",
