@@ -25,7 +25,7 @@ from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import T_END
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
-from jaxsnn.train.data.batches import encoded, late_notes
+from jaxsnn.train.data.batches import Batch, encoded, first_pieces, late_notes, split_of
 from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_samples
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
@@ -152,10 +152,17 @@ def measure(
     end: float = loss.t_max if t_end is None else t_end
     engine.check(network)
     runner = engine.prepared()
-    batch = encoded(
-        data, network, population=loss.population, encoder=encoder, engine=runner, data_name="data"
+    encode = partial(
+        encoded,
+        network=network,
+        population=loss.population,
+        encoder=encoder,
+        engine=runner,
+        data_name="data",
     )
-    times = getattr(batch.inputs, "time", np.zeros(1))
+    samples = split_of(data, encode, None, sum(network.inputs.values()))
+    first = first_pieces({"data": samples})
+    times = getattr(next(iter(first.values())).inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # in milliseconds?
         raise UsageError(
             Text(
@@ -167,7 +174,10 @@ def measure(
         )
     correct, spikes = 0, dict[str, float]()
     for begin in range(0, len(data), _BATCH):
-        part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
+        index = np.arange(begin, min(begin + _BATCH, len(data)))
+        part = (
+            samples.take(jnp.asarray(index)) if isinstance(samples, Batch) else samples.take(index)
+        )
 
         def attempt(engine: Engine, inputs: Any = part.inputs) -> Solution:
             return run_batch(engine, network, inputs, end)
@@ -180,7 +190,7 @@ def measure(
         correct += int(np.sum(answers == np.asarray(part.labels)))
         for name, count in solution.counts.items():
             spikes[name] = spikes.get(name, 0.0) + float(np.sum(count)) / len(data)
-    notes = (*late_notes({"data": batch}, end), *other_step_notes(network, data.x))
+    notes = (*late_notes(first, end), *other_step_notes(network, data.x))
     return Measured(accuracy=correct / len(data), spikes=spikes, notes=notes)
 
 
