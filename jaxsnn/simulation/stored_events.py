@@ -32,6 +32,8 @@ from jaxsnn.wording import Text
 
 #: Columns, rows and polarities of a camera; (channels, 1, 1) of a cochlea.
 SensorSize = tuple[int, int, int]
+#: Channels of the artificial cochlea of the Spiking Heidelberg Digits.
+COCHLEA: SensorSize = (700, 1, 1)
 #: Number of samples of an HDF5 file that one process reads.
 _SAMPLES_OF_A_PROCESS = 256
 #: Bytes of a padded event: its time and its channel.
@@ -240,31 +242,20 @@ class StoredEvents:
         self._loaded: tuple[bytes, Events] | None = None
 
     def _notes(self, unsorted: int, dropped: int) -> tuple[Note, ...]:
-        empty = int((self.counts == 0).sum())
-        texts = {
-            "samples whose events are not in the order of time, and are sorted": (
-                unsorted,
-                "assumed",
-                "sorted-events",
-            ),
-            "samples without events": (empty, "information", "no-events"),
-            "entries that are not events of pixels, such as synchronisation signals, and are left "
-            "out": (dropped, "dropped", "left-out"),
-        }
-        return tuple(
-            Note(
-                Text(
-                    "{data}: {description}: {count}",
-                    data=self.source.name,
-                    description=text,
-                    count=count,
-                ),
-                kind=kind,
-                code=code,
+        notes, name, empty = list[Note](), self.source.name, int((self.counts == 0).sum())
+        if unsorted:
+            text = Text(
+                "{data}: samples whose events are not in the order of time, and are sorted: {count}",
+                data=name,
+                count=unsorted,
             )
-            for text, (count, kind, code) in texts.items()
-            if count
-        )
+            notes.append(Note(text, kind="assumed", code="sorted-events"))
+        if empty:
+            text = Text("{data}: samples without events: {count}", data=name, count=empty)
+            notes.append(Note(text, code="no-events"))
+        if dropped:
+            notes.append(dropped_note(name, dropped))
+        return tuple(notes)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -372,6 +363,17 @@ class StoredColumn:
         return np.asarray(getattr(self.events.load(index), self.name))
 
 
+def dropped_note(name: str, count: int) -> Note:
+    """Return a note on entries of files that are not events."""
+    text = Text(
+        "{data}: entries that are not events of pixels, such as synchronisation signals, and are left "
+        "out: {count}",
+        data=name,
+        count=count,
+    )
+    return Note(text, kind="dropped", code="left-out")
+
+
 # -- samples of structured arrays and of files
 
 
@@ -393,6 +395,11 @@ def checked_size(sensor_size: Any) -> SensorSize:
             fix="pass a sensor of fewer than 2147483648 channels",
         )
     return tuple(sizes.tolist())
+
+
+def axes_of_sensor(size: SensorSize) -> tuple[int, ...]:
+    """Return the axes of the channels of a sensor: (p, y, x), or (channels,) if it has columns only."""
+    return size[:1] if size[1:] == (1, 1) else size[::-1]
 
 
 def channels_of(recording: np.ndarray, size: SensorSize, name: str) -> np.ndarray:
@@ -572,9 +579,12 @@ def read_sample(path: Path, size: SensorSize | None) -> tuple[Sample, SensorSize
             )
         return Sample(arrays.time, arrays.index), sensor, notes
     recording = read_camera_file(path)
-    if size is None and recording.size is None:
+    if size is not None:
+        sensor = size
+    elif recording.size is not None:
+        sensor = (recording.size[0], recording.size[1], 2)
+    else:
         raise _no_size(path)
-    sensor = size or (*recording.size, 2)  # pyright: ignore[reportGeneralTypeIssues]
     refuse_other_size(path, recording.size, sensor)
     index = channels_of(recording.events, sensor, str(path))
     return Sample(recording.events["t"] * 1e-6, index, recording.dropped), sensor, ()

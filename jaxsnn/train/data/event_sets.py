@@ -24,6 +24,7 @@ from jaxsnn.nir.initializers import Seed
 from jaxsnn.nir.io.spike_trains import read_spike_labels
 from jaxsnn.output import write_arrays
 from jaxsnn.simulation.stored_events import (
+    COCHLEA,
     EventSource,
     RecordingFiles,
     RecordingSequence,
@@ -32,6 +33,7 @@ from jaxsnn.simulation.stored_events import (
     SpikeTrainFile,
     StoredColumn,
     StoredEvents,
+    axes_of_sensor,
     checked_size,
     ragged_of_arrays,
     read_sample,
@@ -51,8 +53,6 @@ from jaxsnn.train.data.datasets import (
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
-#: Number of channels of the artificial cochlea of SHD and SSC.
-_COCHLEA: SensorSize = (700, 1, 1)
 #: Cameras of N-MNIST and of DVS128 Gesture.
 _NMNIST: SensorSize = (34, 34, 2)
 _DVS128: SensorSize = (128, 128, 2)
@@ -133,7 +133,7 @@ def event_data(
         y=labels.astype(np.int32),
         classes=tuple(classes),
         channels=math.prod(size),
-        shape=tuple(size[::-1]) if size[1:] != (1, 1) else size[:1],
+        shape=axes_of_sensor(size),
     )
     check_data(data, source.name)
     return data, events.notes
@@ -330,7 +330,7 @@ def _heidelberg(
     for part, table in tables.items():
         source = SpikeTrainFile(name=str(paths[part]), samples=table.samples)
         parts[part], more = event_data(
-            source, table.labels, classes, _COCHLEA, min(outputs, len(classes))
+            source, table.labels, classes, COCHLEA, min(outputs, len(classes))
         )
         notes += more
     return _in_three_parts(kind, parts, seed, notes)
