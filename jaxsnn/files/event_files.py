@@ -364,7 +364,7 @@ def _read_packets(file: BufferedReader, index: PacketIndex, budget: ByteBudget) 
         data = packet["data"]
         events["x"][part], events["y"][part] = data >> 17, data >> 2 & 0x7FFF
         events["p"][part], is_valid[part] = data >> 1 & 1, data & 1
-        events["t"][part] = packet["t"] + (int(overflow) << 31)
+        events["t"][part] = packet["t"].astype(np.int64) + (int(overflow) << 31)
         place += int(number)
     return CameraRecording(
         events=events[is_valid],

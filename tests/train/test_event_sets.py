@@ -279,7 +279,9 @@ def recordings(samples=20):
 def small_net():
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     layers = [build.linear(3, weight=normal(1.5, 0.8)), neurons]
-    return build.sequential(build.input((2, 2, 3)), build.flatten(), *layers, seed=0)
+    return build.sequential(
+        build.input((2, 2, 3)), build.node("Flatten", start_dim=0, end_dim=-1), *layers, seed=0
+    )
 
 
 def test_saved_events_are_those_of_the_sequence(tmp_path):
@@ -424,7 +426,11 @@ def test_inconsistent_arrays_of_events_are_refused(changes, words, tmp_path):
 def test_a_sensor_with_other_axes_than_the_input_is_refused():
     data = data_of_recordings(recordings(), (3, 2, 2), time_unit="1us")
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
-    layers = [build.flatten(), build.linear(3, weight=normal(1.5, 0.8)), neurons]
+    layers = [
+        build.node("Flatten", start_dim=0, end_dim=-1),
+        build.linear(3, weight=normal(1.5, 0.8)),
+        neurons,
+    ]
     other = build.sequential(build.input((3, 2, 2)), *layers, seed=0)
     with pytest.raises(UsageError, match="shape"):
         jaxsnn.fit(other, data, epochs=1, progress=None)

@@ -322,10 +322,7 @@ def _heidelberg(
         refuse_labels(table.labels, str(paths[part]))
     keys = next((table.keys for table in tables.values() if table.keys), ())
     largest = max(int(np.max(table.labels, initial=0)) for table in tables.values())  # pyright: ignore
-    # Without a name for each label the classes are numbered.
-    classes = (
-        keys if len(keys) > largest else tuple(map(str, range(min(largest, MOST_CLASSES) + 1)))
-    )
+    classes = keys or tuple(map(str, range(min(largest, MOST_CLASSES - 1) + 1)))
     parts, notes = {}, list[str]()
     for part, table in tables.items():
         source = SpikeTrainFile(name=str(paths[part]), samples=table.samples)
