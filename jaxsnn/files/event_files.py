@@ -308,7 +308,7 @@ def _packets(file: BufferedReader, lines: list[str], start: int, budget: ByteBud
         packet = np.frombuffer(head, _PACKET, 1)[0]
         size, number = int(packet["event_size"]), int(packet["number"])
         place += _PACKET.itemsize
-        if size < 0 or number < 0 or size * number > end - place:
+        if size < 1 or number < 0 or size * number > end - place:
             raise _damaged(
                 path,
                 place,

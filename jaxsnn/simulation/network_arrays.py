@@ -41,6 +41,7 @@ from jaxsnn.simulation.stored_events import (
     dropped_note,
     ragged_of_arrays,
     read_sample,
+    size_of_input,
 )
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
@@ -149,10 +150,9 @@ def _content(
     path: str | os.PathLike[str], network: Network, values: str = "auto"
 ) -> Inputs | dict[str, np.ndarray] | None:
     """Return the events of a recording, or the arrays of another .npz file; None for NIR data."""
-    name, size = next(iter(network.inputs)), None
+    name = next(iter(network.inputs))
     shape = shape_of_input(network, name)
-    if len(shape) == 3:
-        size = shape[::-1]
+    size = size_of_input(shape)
     notes: tuple[str, ...] = ()
     if Path(path).suffix in CAMERA_ENDINGS:
         sample, sensor, notes = read_sample(Path(path), size)

@@ -402,6 +402,14 @@ def axes_of_sensor(size: SensorSize) -> tuple[int, ...]:
     return size[:1] if size[1:] == (1, 1) else size[::-1]
 
 
+def size_of_input(shape: tuple[int, ...] | None) -> SensorSize | None:
+    """Return the size of the sensor whose events have the shape of an input; None: unknown."""
+    if shape is None or len(shape) != 3:
+        return None
+    p, y, x = shape
+    return x, y, p
+
+
 def channels_of(recording: np.ndarray, size: SensorSize, name: str) -> np.ndarray:
     """Return the channel of each event of a structured array, (p * rows + y) * columns + x.
 
@@ -750,12 +758,12 @@ def _unit(arrays: Mapping[str, np.ndarray], name: str) -> tuple[float, tuple[Not
     t = arrays["t"]
     last = float(np.max(t, initial=0))
     if t.dtype.kind == "f":
-        refuse_long(last, name)
+        _refuse_long(last, name)
         return 1.0, ()
     return parse_time(_INTEGER_UNIT), (unit_note(name, last * parse_time(_INTEGER_UNIT)),)
 
 
-def refuse_long(last: float, name: str) -> None:
+def _refuse_long(last: float, name: str) -> None:
     """Refuse times without a unit that are hardly in seconds.
 
     Args:

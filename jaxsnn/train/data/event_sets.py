@@ -37,6 +37,7 @@ from jaxsnn.simulation.stored_events import (
     checked_size,
     ragged_of_arrays,
     read_sample,
+    size_of_input,
     unit_note,
 )
 from jaxsnn.simulation.stored_events import events_of_arrays as events_of_arrays
@@ -397,7 +398,7 @@ def _own_files(
     kind: str, location: str, seed: Seed, shape: tuple[int, ...] | None, outputs: int
 ) -> tuple[Splits, Notes]:
     """Return events of an .npz file, of train.npz and test.npz in a folder, or of folders of files."""
-    size = _size_of_input(shape)
+    size = size_of_input(shape)
     if not os.path.isdir(location):
         data, notes = _of_npz(Path(location), size, outputs)
         return _at_random(location, data, seed, notes)
@@ -428,13 +429,6 @@ EVENT_SETS: Mapping[
         "events": _own_files,
     }
 )
-
-
-def _size_of_input(shape: tuple[int, ...] | None) -> SensorSize | None:
-    """Return the size of the sensor whose events have the shape of an input; None: unknown."""
-    if shape is not None and len(shape) == 3:
-        return shape[::-1]  # pyright: ignore[reportReturnType]
-    return None
 
 
 def _of_npz(path: Path, size: SensorSize | None, outputs: int) -> tuple[Data, Notes]:

@@ -70,7 +70,11 @@ add_camera("empty", ".aedat", b"")
 add_camera("version 4", ".aedat", b"#!AER-DAT4.0\r\n" + bytes(64))
 add_camera("header without an end", ".aedat", b"#!AER-DAT3.1\r\n#" + b"x" * 10**7)
 add_camera(
-    "1 GiB of AEDAT 2", ".aedat", header_then_zeros(b"#!AER-DAT2.0\r\n", 2**30), "mail", "limit"
+    "1 GiB of AEDAT 2",
+    ".aedat",
+    header_then_zeros(b"#!AER-DAT2.0\r\n", 2**30 + 14),
+    "mail",
+    "limit",
 )
 add_camera("1 GiB of zeros in AEDAT 3", ".aedat", header_then_zeros(AEDAT3_HEADER, 2**30), "mail")
 add_camera("address of 32 bits", ".aedat", aedat2_bytes([], end=b"\x7f" * 8))
