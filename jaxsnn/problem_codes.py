@@ -51,6 +51,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "short-budget": "Results are truncated, because a budget was too small",
         "assumed-unit": "The unit of times is assumed, because the data do not specify it",
         "sorted-events": "Events of a sample are not in the order of time, and were sorted",
+        "test-samples": "A file of training data is the input of a run, which uses its test samples",
         "no-events": "Samples have no events",
         "assumed-end": "The duration of a sample is assumed, because neither an option nor the input specifies it",
         "invalid-input": "Input events have invalid times, channels or values",

@@ -139,7 +139,9 @@ def load_inputs(
     if isinstance(content, Inputs):
         return content
     if content is not None:
-        return network_inputs(content, network, dt, values)
+        arrays, notes = content
+        inputs = network_inputs(arrays, network, dt, values)
+        return replace(inputs, notes=(*notes, *inputs.notes))
     recorded_inputs, step, end, notes = inputs_of_nir_data(path, network, dt)
     inputs = inputs_by_node(recorded_inputs, network, step, values)
     notes = (*notes, *inputs.notes)
@@ -148,8 +150,10 @@ def load_inputs(
 
 def _content(
     path: str | os.PathLike[str], network: Network, values: str = "auto"
-) -> Inputs | dict[str, np.ndarray] | None:
-    """Return the events of a recording, or the arrays of another .npz file; None for NIR data."""
+) -> Inputs | tuple[dict[str, np.ndarray], tuple[str, ...]] | None:
+    """Return the events of a recording, or the arrays of another .npz file with notes; None for NIR
+    data.
+    """
     name = next(iter(network.inputs))
     shape = shape_of_input(network, name)
     size = size_of_input(shape)
@@ -170,7 +174,7 @@ def _content(
     else:
         arrays = load_arrays(path)
         if not are_event_arrays(arrays):
-            return arrays
+            return _test_samples(arrays, path, shape)
         source, sensor, notes = ragged_of_arrays(arrays, os.fspath(path), size)
     if len(network.inputs) > 1:
         raise UsageError(
@@ -200,6 +204,53 @@ def _content(
     return Inputs(events=events, t_end=None, sample_times=None, notes=(*notes, *stored.notes))
 
 
+def _test_samples(
+    arrays: dict[str, np.ndarray], path: str | os.PathLike[str], shape: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the arrays of a run; of a file of training data, its test samples with the axes of a run.
+
+    Args:
+        shape: shape of the input.
+
+    Raises:
+        UsageError: test samples without time steps, or labels that contradict the axes of x.
+    """
+    x, labels = arrays.get("x"), arrays.get("label")
+    is_labelled = x is not None and x.ndim >= 3 and labels is not None and labels.ndim == 1
+    if is_labelled and len(labels) == x.shape[0] != x.shape[1]:
+        raise UsageError(
+            Text(
+                "{path}: x has shape {shape}, (time, samples, ...), and there are {count} labels",
+                path=path,
+                shape=x.shape,
+                count=len(labels),
+            ),
+            fix="exchange the first two axes, or save x as x_test: samples come first there",
+        )
+    if "y_test" not in arrays or not {"x", "time"}.isdisjoint(arrays):
+        return arrays, ()
+    note = Note(
+        Text("{path} contains training data, of which the test samples are used", path=path),
+        kind="assumed",
+        code="test-samples",
+    )
+    names = {"time_test": "time", "index_test": "index", "value_test": "value", "y_test": "label"}
+    chosen = {name: arrays[key] for key, name in names.items() if key in arrays}
+    if "x_test" in arrays:
+        x = arrays["x_test"]
+        if x.ndim < 3 or x.shape[1:] == shape:
+            raise UsageError(
+                Text(
+                    "{path}: x_test has shape {shape}, and a run needs time steps or events",
+                    path=path,
+                    shape=x.shape,
+                ),
+                fix="save x_test as (samples, time, ...), or encode the values as events",
+            )
+        chosen["x"] = np.moveaxis(x, 0, 1)  # (samples, time, ...) to (time, samples, ...)
+    return chosen, (note,)
+
+
 def sent_to_chip(
     path: str | os.PathLike[str], network: Network, dt: float | None
 ) -> tuple[Inputs, np.ndarray | None]:
@@ -210,9 +261,11 @@ def sent_to_chip(
         FileError, UsageError: the file cannot be read, or does not match the network.
     """
     content, labels = _content(path, network), None
-    if isinstance(content, dict):
-        labels = content.pop("label", None)
-        sent_inputs = network_inputs(content, network, dt)
+    if isinstance(content, tuple):
+        arrays, notes = content
+        labels = arrays.pop("label", None)
+        sent_inputs = network_inputs(arrays, network, dt)
+        sent_inputs = replace(sent_inputs, notes=(*notes, *sent_inputs.notes))
     else:
         sent_inputs = content or load_inputs(path, network, dt)
     plain_events(sent_inputs.events, "the chip")
@@ -270,9 +323,10 @@ def stepped_inputs(
     if isinstance(content, Inputs):
         return content
     if content is not None:
-        input_arrays = inputs_of(content, network)
+        arrays, notes = content
+        input_arrays = inputs_of(arrays, network)
         _refuse_values(input_arrays, values)
-        notes = unread_notes(content)
+        notes = (*notes, *unread_notes(arrays))
         return Inputs(events=input_arrays, t_end=None, sample_times=None, notes=notes)
     recorded_inputs, _, end, notes = inputs_of_nir_data(path, network, dt)
     _refuse_values(recorded_inputs, values)

@@ -18,7 +18,7 @@ def net(shape):
     neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
     size = int(np.prod(shape))
     flatten = [build.node("Flatten", start_dim=0, end_dim=-1)] * (len(shape) > 1)
-    weight = np.full((3, size), 3.0)
+    weight = np.full((3, size), 9.0)
     return build.sequential(build.input(shape), *flatten, build.linear(weight=weight), neurons)
 
 
@@ -71,3 +71,44 @@ def test_recordings_of_another_sensor_are_refused(run, tmp_path):
     )
     with pytest.raises(UsageError):
         run(graph, path, tmp_path / "out.npz")
+
+
+def steps_net():
+    return build.sequential(
+        build.input(3),
+        build.linear(weight=np.full((2, 3), 2.0)),
+        build.lif(2, tau="10ms", r=10.0),
+        dialect="snntorch",
+        reset="zero",
+        reset_delay=False,
+        dt="1ms",
+    )
+
+
+def test_test_samples_of_training_data_have_the_samples_first(tmp_path):
+    x = (np.random.default_rng(0).random((4, 6, 3)) < 0.4).astype(float)  # samples, time, channels
+    np.savez(tmp_path / "task.npz", x_train=x, y_train=np.zeros(4), x_test=x, y_test=np.zeros(4))
+    np.savez(tmp_path / "x.npz", x=np.moveaxis(x, 0, 1))
+    outputs = []
+    for name in ("task", "x"):
+        outcome = run_in_steps(steps_net(), tmp_path / f"{name}.npz", tmp_path / f"{name}_out.npz")
+        codes = [getattr(note, "code", "") for note in outcome.notes]
+        assert ("test-samples" in codes) == (name == "task")
+        assert (outcome.samples, outcome.steps) == (4, 6)
+        with np.load(tmp_path / f"{name}_out.npz") as arrays:
+            outputs.append(arrays["output.y"])
+    np.testing.assert_array_equal(*outputs)
+    assert outputs[0].any()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": np.zeros((4, 6, 3)), "label": np.zeros(4, int)},
+        {"x_test": np.zeros((4, 3)), "y_test": np.zeros(4, int)},
+    ],
+)
+def test_axes_in_another_order_are_refused(arrays, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UsageError):
+        run_in_steps(steps_net(), tmp_path / "a.npz", tmp_path / "out.npz")
