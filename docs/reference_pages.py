@@ -247,6 +247,8 @@ TOPICS = {
             "Splits": "samples for training, validation and test",
             "splits_of_arrays": "split samples and labels at random",
             "events_of_arrays": "convert structured arrays with fields t and p, or t, x, y and p",
+            "data_of_recordings": "use pairs of a structured array and a label, such as data of tonic",
+            "save_events": "write recordings of events to a file for `fit` and the command line",
             "data_of_nir": "read labelled samples of an Input node from NIR's data format",
             "yinyang": "points of the Yin-Yang figure with their labels",
             "yinyang_splits": "the Yin-Yang task with the sizes of its paper",

@@ -122,7 +122,7 @@ def add(commands: Any) -> None:
         INPUT.but(
             required=True,
             help="inputs: x (time, batch, channels), or time and index (batch, events), with value "
-            "for graded events; or a file of NIR data",
+            "for graded events; a recording of events; or a file of NIR data",
         ),
         VALUES,
         *output_options("OUT.npz", "file for the outputs of the network", required=True),
@@ -203,7 +203,8 @@ def run_file(
     write its outputs; see `jaxsnn.simulation.network_arrays`.
 
     Args:
-        t_end: seconds; default for time-stepped inputs: the end of the last time step.
+        t_end: seconds; default for time-stepped inputs: the end of the last time step; for events:
+            `assumed_end`, which a note states.
         max_spikes: number of spikes per neuron above which the run fails; "auto": the budget grows as needed.
         values: kind of time-stepped inputs, one of `jaxsnn.simulation.network_arrays.VALUE_KINDS`.
         neurobench: whether to compute the metrics of NeuroBench.
@@ -222,7 +223,7 @@ def run_file(
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
     from jaxsnn.output import write_arrays
-    from jaxsnn.simulation.network_arrays import load_inputs, output_arrays
+    from jaxsnn.simulation.network_arrays import assumed_end, load_inputs, output_arrays
     from jaxsnn.simulation.simulate import simulate
 
     if max_spikes != "auto" and max_spikes < 1:
@@ -234,9 +235,10 @@ def run_file(
     network = lower(graph)
     refuse(unsupported(StaticNetwork.of(network), OUTPUTS))
     inputs = load_inputs(source, network, graph.dialect.dt, values)
-    end = inputs.t_end if t_end is None else t_end
+    end, notes = inputs.t_end if t_end is None else t_end, inputs.notes
     if end is None:
-        raise _endless(source)
+        end, note = assumed_end(network, inputs.events)
+        notes = (*notes, note)
     samples = next((len(np.atleast_2d(events.time)) for events in inputs.events.values()), 1)
     engine = engine.with_first_room(network, samples, end)
     solution = simulate(
@@ -256,7 +258,7 @@ def run_file(
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
         notes=(
-            *inputs.notes,
+            *notes,
             *solution.notes,
             *_unused_options(graph, network),
             *(() if metrics is None else metrics.notes),
@@ -281,8 +283,9 @@ def run_in_steps(
     "NODE.y" (time, batch, *shape).
 
     Args:
-        source: see `jaxsnn.simulation.network_arrays.load_inputs`; events need `t_end`.
-        t_end: seconds; default for time-stepped inputs: the end of the last time step.
+        source: see `jaxsnn.simulation.network_arrays.load_inputs`.
+        t_end: seconds; default for time-stepped inputs: the end of the last time step; for events:
+            `assumed_end`, which a note states.
         values: as in `run_file`; it matters if NIR's own equations are simulated, in which spikes
             and currents differ.
         neurobench: whether to compute the metrics of NeuroBench.
@@ -297,14 +300,19 @@ def run_in_steps(
     from jaxsnn.network.lowering.lower import lower
     from jaxsnn.network.results import Result
     from jaxsnn.output import write_arrays
-    from jaxsnn.simulation.network_arrays import refuse_large_rasters, stepped_inputs
+    from jaxsnn.simulation.network_arrays import (
+        assumed_end,
+        refuse_large_rasters,
+        stepped_inputs,
+    )
     from jaxsnn.simulation.simulate import simulate
 
     network = lower(graph, dtype=np.float32)
     inputs = stepped_inputs(source, network, graph.dialect.dt, values)
-    end = inputs.t_end if t_end is None else t_end
+    end, notes = inputs.t_end if t_end is None else t_end, inputs.notes
     if end is None and all(hasattr(events, "time") for events in inputs.events.values()):
-        raise _endless(source)
+        end, note = assumed_end(network, inputs.events)
+        notes = (*notes, note)
     refuse_large_rasters(inputs, network, end, graph.dialect.dt)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
@@ -319,7 +327,7 @@ def run_in_steps(
         samples=samples,
         t_end=None if solution.dt is None else steps * solution.dt,
         steps=steps,
-        notes=(*inputs.notes, *solution.notes, *(() if metrics is None else metrics.notes)),
+        notes=(*notes, *solution.notes, *(() if metrics is None else metrics.notes)),
         neurobench=metrics,
         output=os.fspath(output),
         arrays={name: array.shape for name, array in leaving.items()},
@@ -367,13 +375,6 @@ def run_report(arguments: argparse.Namespace, graph: Graph, outcome: RunOutcome)
     }
     result = f"{spikes} spikes in {outcome.samples} samples"
     return page(f"run: {Path(arguments.file).name}", summary(result, key_figures), sections)
-
-
-def _endless(source: str | os.PathLike[str]) -> UsageError:
-    return UsageError(
-        Text("{path} has events, but does not specify the duration of a sample", path=source),
-        fix=Text("pass {t_end}", t_end=T_END.keyword),
-    )
 
 
 def _unused_options(graph: Graph, network: Network) -> tuple[str, ...]:

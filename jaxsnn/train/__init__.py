@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.encoders import LevelCrossing as LevelCrossing
     from jaxsnn.train.data.encoders import PopulationCode as PopulationCode
     from jaxsnn.train.data.encoders import Rate as Rate
+    from jaxsnn.train.data.event_sets import data_of_recordings as data_of_recordings
+    from jaxsnn.train.data.event_sets import events_of_arrays as events_of_arrays
+    from jaxsnn.train.data.event_sets import save_events as save_events
     from jaxsnn.train.data.images import digits_splits as digits_splits
     from jaxsnn.train.data.images import fashion_mnist_splits as fashion_mnist_splits
     from jaxsnn.train.data.images import mnist_splits as mnist_splits
     from jaxsnn.train.data.labelled_files import data_of_nir as data_of_nir
-    from jaxsnn.train.data.labelled_files import events_of_arrays as events_of_arrays
     from jaxsnn.train.data.utterances import japanese_vowels_splits as japanese_vowels_splits
     from jaxsnn.train.fitting import TrainingStopped as TrainingStopped
     from jaxsnn.train.fitting import fit as fit
@@ -98,15 +100,17 @@ _MODULES = {
         "PopulationCode",
         "Rate",
     ),
+    "data.event_sets": (
+        "data_of_recordings",
+        "events_of_arrays",
+        "save_events",
+    ),
     "data.images": (
         "digits_splits",
         "fashion_mnist_splits",
         "mnist_splits",
     ),
-    "data.labelled_files": (
-        "data_of_nir",
-        "events_of_arrays",
-    ),
+    "data.labelled_files": ("data_of_nir",),
     "data.utterances": ("japanese_vowels_splits",),
     "fitting": (
         "TrainingStopped",

@@ -155,9 +155,11 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, or an .npz file",
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, `shd:FOLDER`,"
+        " `ssc:FOLDER`, `nmnist:FOLDER`, `dvsgesture:FOLDER`, `events:PATH`, or an .npz file",
         more="The .npz file, or a folder of .npy files, contains x_train, y_train, x_test and y_test."
         " `wav:FOLDER` contains files WORD_SPEAKER_NUMBER.wav; numbers 0 to 4 are for the test."
+        " `events:PATH` is an .npz file of `save_events`, or a folder of recordings in train/LABEL and test/LABEL."
         " `digits` (8x8) needs scikit-learn,"
         " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
         " files. The arrays are"
@@ -202,7 +204,8 @@ class TrainOptions:
     stream: int | None = option(
         None,
         "number of samples to encode at once, for data that do not fit in memory; by default all",
-        more="The result does not change. Arrays stay on disk if the data are a folder of .npy files",
+        more="The result does not change. Arrays stay on disk if the data are a folder of .npy files, and recordings of"
+        " events always; of these, as many as fit into 128 MiB are loaded at once by default",
         convert=integer,
         metavar="N",
         check=at_least(1),

@@ -11,7 +11,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Set before HDF5 is loaded: it would search folders for filter plug-ins and run their code.
@@ -126,9 +126,17 @@ def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
     return document
 
 
-def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """Read any HDF5 file into a document, in this process; `kind` describes it for messages: "a NIR
-    file".
+def load_hdf5(
+    path: str | os.PathLike[str],
+    kind: str,
+    load: Callable[[h5py.File, str, ByteBudget], Group] = load_root,
+) -> Group:
+    """Read any HDF5 file into a document, in this process.
+
+    Args:
+        path: Path of the file.
+        kind: Description of the file for messages: "a NIR file".
+        load: Function that reads the open file; by default all of it.
 
     Raises:
         FileError: The file is missing, not a regular file, not HDF5, truncated, or exceeds the limit
@@ -150,7 +158,7 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
                     fix="pass a different file, or export it again",
                 )
             with h5py.File(open_name, "r") as file:
-                return load_root(file, path, ByteBudget(path))
+                return load(file, path, ByteBudget(path))
     except JaxsnnError:
         raise
     except MemoryError as error:

@@ -23,7 +23,8 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.options import T_END
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.datasets import Data, check_data, select_samples
+from jaxsnn.simulation.stored_events import BYTES_OF_AN_EVENT
+from jaxsnn.train.data.datasets import Data, Rows, check_data, select_samples
 from jaxsnn.train.data.encoders import (
     Current,
     Delta,
@@ -246,6 +247,12 @@ def encoded(
             fix="use recordings of that input, or an input with as many channels",
             node=name,
         )
+    else:
+        if data.shape is not None:
+            refuse_other_axes(name, data.shape, shape_of_input(network, name))
+        events = jax.tree.map(
+            lambda leaf: np.asarray(leaf) if isinstance(leaf, Rows) else leaf, events
+        )
     train = checked_inputs(network, events)[name]
     return Batch(inputs=to_jax(train), labels=labels)
 
@@ -299,6 +306,8 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
     return jnp.asarray(x, network.dtype)
 
 
+#: Bytes of the padded events that are read from files at once by default.
+_STREAMED_BYTES = 2**27
 #: Number of samples that are encoded in two orders, to detect encoders that mix samples.
 _COMPARED = 8
 
@@ -363,6 +372,9 @@ class Streamed:
         """Return a hash of all samples and labels, read piece by piece."""
         sha256 = hashlib.sha256(np.ascontiguousarray(self.data.y).tobytes())
         for leaf in jax.tree.leaves(self.data.x):
+            if isinstance(leaf, Rows) and leaf.stored is not None:
+                sha256.update(leaf.stored.digest(leaf.index))
+                continue
             for first in range(0, len(self.data), self.at_once):
                 part = np.asarray(leaf[np.arange(first, min(first + self.at_once, len(self.data)))])
                 sha256.update(part.tobytes())
@@ -412,9 +424,16 @@ def split_of(
     """Return a split, encoded in memory; or a streamed one, if `at_once` is smaller than its number
     of samples.
 
+    Args:
+        at_once: number of samples to encode at once; None: all, but of events in files as many as
+            have `_STREAMED_BYTES` padded.
+
     Raises:
         UsageError: an encoder that cannot be streamed.
     """
+    stored = getattr(getattr(data.x, "time", None), "stored", None)
+    if at_once is None and stored is not None:
+        at_once = max(_STREAMED_BYTES // (stored.slots * BYTES_OF_AN_EVENT), 1)
     if at_once is None or at_once >= len(data):
         return encode(data)
     split = Streamed(data=data, encode=encode, at_once=at_once, channels=channels)

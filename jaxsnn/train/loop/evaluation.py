@@ -26,7 +26,7 @@ from jaxsnn.options import T_END
 from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
-from jaxsnn.train.data.batches import Batch, encoded, late_notes
+from jaxsnn.train.data.batches import Batch, encoded, first_pieces, late_notes, split_of
 from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_samples
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
@@ -221,10 +221,17 @@ def measure(
     end: float = loss.t_max if t_end is None else t_end
     engine.check(network)
     runner = engine.prepared()
-    batch = encoded(
-        data, network, population=loss.population, encoder=encoder, engine=runner, data_name="data"
+    encode = partial(
+        encoded,
+        network=network,
+        population=loss.population,
+        encoder=encoder,
+        engine=runner,
+        data_name="data",
     )
-    times = getattr(batch.inputs, "time", np.zeros(1))
+    samples = split_of(data, encode, None, sum(network.inputs.values()))
+    first = first_pieces({"data": samples})
+    times = getattr(next(iter(first.values())).inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # in milliseconds?
         raise UsageError(
             Text(
@@ -234,9 +241,12 @@ def measure(
             ),
             fix=Text("pass times in seconds, or a later {t_end}", t_end=T_END),
         )
+    indices = (
+        np.arange(begin, min(begin + _BATCH, len(data))) for begin in range(0, len(data), _BATCH)
+    )
     parts = (
-        batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
-        for begin in range(0, len(data), _BATCH)
+        samples.take(jnp.asarray(index) if isinstance(samples, Batch) else index)
+        for index in indices
     )
     measured = measure_batches(
         network,
@@ -248,7 +258,7 @@ def measure(
         advice=advice,
         counter=counter,
     )
-    notes = (*late_notes({"data": batch}, end), *other_step_notes(network, data.x))
+    notes = (*late_notes(first, end), *other_step_notes(network, data.x))
     return replace(measured, notes=notes)
 
 
