@@ -215,9 +215,8 @@ def _test_samples(
     Raises:
         UsageError: test samples without time steps, or labels that contradict the axes of x.
     """
-    x, labels = arrays.get("x"), arrays.get("label")
-    is_labelled = x is not None and x.ndim >= 3 and labels is not None and labels.ndim == 1
-    if is_labelled and len(labels) == x.shape[0] != x.shape[1]:
+    x, labels = arrays.get("x", np.empty(0)), arrays.get("label", np.empty(0))
+    if x.ndim >= 3 and labels.ndim == 1 and len(labels) == x.shape[0] != x.shape[1]:
         raise UsageError(
             Text(
                 "{path}: x has shape {shape}, (time, samples, ...), and there are {count} labels",

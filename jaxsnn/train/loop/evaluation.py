@@ -245,7 +245,7 @@ def measure(
         np.arange(begin, min(begin + _BATCH, len(data))) for begin in range(0, len(data), _BATCH)
     )
     parts = (
-        samples.take(jnp.asarray(index) if isinstance(samples, Batch) else index)
+        samples.take(jnp.asarray(index)) if isinstance(samples, Batch) else samples.take(index)
         for index in indices
     )
     measured = measure_batches(
