@@ -311,7 +311,7 @@ def run_in_steps(
     inputs = stepped_inputs(source, network, graph.dialect.dt, values)
     end, notes = inputs.t_end if t_end is None else t_end, inputs.notes
     if end is None and all(hasattr(events, "time") for events in inputs.events.values()):
-        end, note = assumed_end(network, inputs.events)
+        end, note = assumed_end(network, inputs.events, graph.dialect.dt)
         notes = (*notes, note)
     refuse_large_rasters(inputs, network, end, graph.dialect.dt)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))

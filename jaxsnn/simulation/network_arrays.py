@@ -215,8 +215,14 @@ def _test_samples(
     Raises:
         UsageError: test samples without time steps, or labels that contradict the axes of x.
     """
-    x, labels = arrays.get("x", np.empty(0)), arrays.get("label", np.empty(0))
-    if x.ndim >= 3 and labels.ndim == 1 and len(labels) == x.shape[0] != x.shape[1]:
+    x, labels = arrays.get("x"), arrays.get("label")
+    if (
+        x is not None
+        and labels is not None
+        and x.ndim >= 3
+        and labels.shape == x.shape[:1]
+        and x.shape[0] != x.shape[1]
+    ):
         raise UsageError(
             Text(
                 "{path}: x has shape {shape}, (time, samples, ...), and there are {count} labels",
@@ -271,12 +277,15 @@ def sent_to_chip(
     return sent_inputs, labels
 
 
-def assumed_end(network: Network, events: Mapping[str, Any]) -> tuple[float, Note]:
+def assumed_end(
+    network: Network, events: Mapping[str, Any], dt: float | None = None
+) -> tuple[float, Note]:
     """Return the end of a sample whose duration is unknown, in seconds, and a note that states it:
     membranes have decayed at 10 of the longest time constants after the last input event.
 
     Args:
         events: Input node -> Events (batch, events), seconds.
+        dt: seconds, length of a time step, of which the end is a multiple; None: any end.
 
     Raises:
         UsageError: the network has no time constant.
@@ -299,6 +308,8 @@ def assumed_end(network: Network, events: Mapping[str, Any]) -> tuple[float, Not
         )
     longest = max(time_constants)
     end = last + _DECAY * longest
+    if dt is not None:
+        end = math.ceil(end / dt * (1 - _ROUNDING)) * dt
     text = Text(
         "the duration of a sample is unknown; {option} is used, 10 of the longest time constants "
         "after the last input event",

@@ -38,10 +38,10 @@ COCHLEA: SensorSize = (700, 1, 1)
 _SAMPLES_OF_A_PROCESS = 256
 #: Bytes of a padded event: its time and its channel.
 BYTES_OF_AN_EVENT = 12
-#: Unit of integer times if none is specified: that of event cameras and of tonic.
-_INTEGER_UNIT = "1us"
+#: Unit of the times of event cameras and of tonic, and of integer times if none is specified.
+_CAMERA_UNIT = "1us"
 #: Largest time in seconds for which it is plausible that times without a unit are in seconds.
-_LONGEST_SAMPLE = 1000.0
+_LONGEST_SAMPLE = 3600.0
 
 
 class Sample(NamedTuple):
@@ -151,7 +151,9 @@ class RecordingWindows:
             recording = read_window(path, self.packets[path], begin, end)
             refuse_other_size(path, recording.size, self.size)
             index_of_events = channels_of(recording.events, self.size, str(path))
-            yield Sample(recording.events["t"] * 1e-6, index_of_events, recording.dropped)
+            yield Sample(
+                recording.events["t"] * parse_time(_CAMERA_UNIT), index_of_events, recording.dropped
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -444,7 +446,7 @@ def events_of_arrays(
     recordings: Sequence[np.ndarray],
     sensor_size: tuple[int, ...],
     *,
-    time_unit: str = _INTEGER_UNIT,
+    time_unit: str = _CAMERA_UNIT,
     most: int | None = None,
 ) -> Events:
     """Return events (samples, events) of structured arrays with fields t and p and, of a camera, x
@@ -595,7 +597,11 @@ def read_sample(path: Path, size: SensorSize | None) -> tuple[Sample, SensorSize
         raise _no_size(path)
     refuse_other_size(path, recording.size, sensor)
     index = channels_of(recording.events, sensor, str(path))
-    return Sample(recording.events["t"] * 1e-6, index, recording.dropped), sensor, ()
+    return (
+        Sample(recording.events["t"] * parse_time(_CAMERA_UNIT), index, recording.dropped),
+        sensor,
+        (),
+    )
 
 
 def _no_size(path: Any) -> UsageError:
@@ -760,7 +766,7 @@ def _unit(arrays: Mapping[str, np.ndarray], name: str) -> tuple[float, tuple[Not
     if t.dtype.kind == "f":
         _refuse_long(last, name)
         return 1.0, ()
-    return parse_time(_INTEGER_UNIT), (unit_note(name, last * parse_time(_INTEGER_UNIT)),)
+    return parse_time(_CAMERA_UNIT), (unit_note(name, last * parse_time(_CAMERA_UNIT)),)
 
 
 def _refuse_long(last: float, name: str) -> None:

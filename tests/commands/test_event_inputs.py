@@ -112,3 +112,18 @@ def test_axes_in_another_order_are_refused(arrays, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UsageError):
         run_in_steps(steps_net(), tmp_path / "a.npz", tmp_path / "out.npz")
+
+
+def test_the_assumed_end_is_a_multiple_of_the_time_step(tmp_path):
+    np.savez(tmp_path / "x.npz", time=[[0.0, 5.3e-3]], index=[[0, 1]])
+    outcome = run_in_steps(steps_net(), tmp_path / "x.npz", tmp_path / "out.npz")
+    assert outcome.steps == 106  # 5.3 ms and 10 time constants of 10 ms, rounded up
+    assert outcome.t_end == pytest.approx(0.106)
+
+
+def test_a_network_without_time_constants_needs_an_end(tmp_path):
+    np.savez(tmp_path / "x.npz", time=[[0.0, 5e-3]], index=[[0, 1]])
+    layers = [build.linear(weight=np.ones((2, 3))), build.integrate_and_fire(2, r=1.0)]
+    graph = build.sequential(build.input(3), *layers)
+    with pytest.raises(UsageError):
+        run_file(graph, tmp_path / "x.npz", tmp_path / "out.npz")

@@ -22,6 +22,7 @@ from jaxsnn.files.opening import read_text
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed
 from jaxsnn.nir.io.spike_trains import read_spike_labels
+from jaxsnn.options import TIME_UNIT
 from jaxsnn.output import write_arrays
 from jaxsnn.simulation.stored_events import (
     COCHLEA,
@@ -199,7 +200,7 @@ def data_of_recordings(
     if time_unit is None and is_float:
         raise UsageError(
             Text("{data}: the times are floating-point numbers without a unit", data=name),
-            fix='pass time_unit="1s", or the unit of the field t',
+            fix=Text("pass {time_unit}, or another unit", time_unit=TIME_UNIT.set_to("1s")),
         )
     unit = parse_time(time_unit or "1us")
     notes: Notes = () if time_unit is not None else (unit_note(name, last * unit),)
