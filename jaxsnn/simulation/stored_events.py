@@ -38,6 +38,8 @@ COCHLEA: SensorSize = (700, 1, 1)
 _SAMPLES_OF_A_PROCESS = 256
 #: Bytes of a padded event: its time and its channel.
 BYTES_OF_AN_EVENT = 12
+#: Bytes of what is remembered of each sample.
+_BYTES_OF_A_SAMPLE = 128
 #: Unit of the times of event cameras and of tonic, and of integer times if none is specified.
 _CAMERA_UNIT = "1us"
 #: Largest time in seconds for which it is plausible that times without a unit are in seconds.
@@ -230,7 +232,10 @@ class StoredEvents:
         self.counts, self.last = np.zeros(samples, np.int64), np.zeros(samples)
         self._digests: list[bytes] = []
         unsorted = dropped = 0
+        budget = ByteBudget(source.name)
+        budget.take("hashes of its samples", samples * _BYTES_OF_A_SAMPLE)
         for number, sample in enumerate(source.read(np.arange(samples))):
+            budget.refuse_late()
             checked = self._checked(sample, number)
             unsorted += bool((np.diff(sample.time) < 0).any())
             dropped += sample.dropped

@@ -434,3 +434,12 @@ def test_a_sensor_with_other_axes_than_the_input_is_refused():
     other = build.sequential(build.input((3, 2, 2)), *layers, seed=0)
     with pytest.raises(UsageError, match="shape"):
         jaxsnn.fit(other, data, epochs=1, progress=None)
+
+
+def test_a_small_file_with_many_samples_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, kind in (("times", "f2"), ("units", "u2")):
+            shape, dtype = (2**20,), h5py.vlen_dtype(kind)
+            file.create_dataset(f"spikes/{name}", shape, dtype=dtype, chunks=(1024,))
+    with pytest.raises(FileError, match="1048576 samples"):
+        read_spike_trains(tmp_path / "a.h5", np.array([0]))

@@ -222,7 +222,8 @@ def _trains(file: h5py.File, path: str) -> tuple[h5py.Dataset, h5py.Dataset]:
                 fix="write ragged arrays with an entry for each sample: times as floats in seconds, "
                 "units as integers",
             )
-    if times.shape != units.shape or len(times) > _MOST_SAMPLES:
+    # At least a byte of the file for each sample: a small file must not cause endless reading.
+    if times.shape != units.shape or len(times) > min(_MOST_SAMPLES, file.id.get_filesize()):
         raise FileError(
             Text(
                 "{path} has times of {times} samples and units of {units} samples",
