@@ -112,10 +112,10 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
     Args:
         dtype, samples: see `native_obstacles`.
     """
-    return _is_enabled(options) and next(_obstacles_of_all(dtype, samples, options), None) is None
+    return kernels_enabled(options) and next(_obstacles_of_all(dtype, samples, options), None) is None
 
 
-def _is_enabled(options: EventOptions) -> bool:
+def kernels_enabled(options: EventOptions) -> bool:
     """Return whether native kernels are enabled."""
     backend = options.backend
     if backend == "auto":
@@ -159,7 +159,7 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     Raises:
         UsageError: the native backend is required and does not support the population.
     """
-    if not _is_enabled(options):
+    if not kernels_enabled(options):
         return False
     obstacle = next(obstacles, None)
     if obstacle is not None and options.backend == "native":
