@@ -110,7 +110,7 @@ def compile_library(
     include: str,
     machine_flags: Sequence[Sequence[str]] = MACHINE_FLAGS,
 ) -> None:
-    """Compile and link the library of a number type; object files are written beside it.
+    """Compile and link the library of a number type; object files are written beside it and stay there.
 
     Args:
         include: folder of XLA's headers.
@@ -132,8 +132,6 @@ def compile_library(
         error = _run_in_parallel(commands) or _run_in_parallel(
             [[compiler, *flags, "-shared", *objects, "-o", str(output)]]
         )
-        for path in objects:
-            Path(path).unlink(missing_ok=True)
         if not error:
             return
         problem = problem or error

@@ -112,7 +112,9 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
     Args:
         dtype, samples: see `native_obstacles`.
     """
-    return kernels_enabled(options) and next(_obstacles_of_all(dtype, samples, options), None) is None
+    return (
+        kernels_enabled(options) and next(_obstacles_of_all(dtype, samples, options), None) is None
+    )
 
 
 def kernels_enabled(options: EventOptions) -> bool:
