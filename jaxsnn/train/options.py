@@ -155,9 +155,9 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, `shd:FOLDER`,"
-        " `ssc:FOLDER`, `nmnist:FOLDER`, `dvsgesture:FOLDER`, `events:PATH`, or an .npz file",
-        more="The .npz file, or a folder of .npy files, contains x_train, y_train, x_test and y_test."
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `FORMAT:PATH`, or an .npz file",
+        more="FORMAT is `wav`, `shd`, `ssc`, `nmnist`, `dvsgesture` or `events`."
+        " The .npz file, or a folder of .npy files, contains x_train, y_train, x_test and y_test."
         " `wav:FOLDER` contains files WORD_SPEAKER_NUMBER.wav; numbers 0 to 4 are for the test."
         " `events:PATH` is an .npz file of `save_events`, or a folder of recordings in train/LABEL and test/LABEL."
         " `digits` (8x8) needs scikit-learn,"

@@ -31,6 +31,7 @@ ONLY_FLAGS = {
     "chip_seed": "EmulatedChip(seed=); the command has no other object whose seed this could be",
     "chips": 'EmulatedChip(several=True) is "--chips several", which leaves room for a number',
     "config": "a file of options; in Python, a dictionary",
+    "neurobench": "jaxsnn.neurobench, a function of the result",
     "input": "a file; in Python, the argument inputs",
     "report": "a file; in Python, the record that the function returns",
     "svg": "a file; in Python, jaxsnn.plot.floorplan",

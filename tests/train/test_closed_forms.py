@@ -234,13 +234,14 @@ def test_patience_counts_the_epochs_after_the_best(patience, trained):
     run: Any = SimpleNamespace(
         history=[0], options=SimpleNamespace(epochs=5, patience=patience), notes=[],
         best=(SimpleNamespace(epoch=0), None), result=list, _train_epoch=train_epoch,
+        _callbacks_stop=lambda report: False,
     )  # fmt: skip
     TrainingRun._epochs(run)
     assert ran == trained
 
 
 def test_the_first_of_equal_epochs_is_the_best():
-    setup = SimpleNamespace(engine=object())
+    setup = SimpleNamespace(engine=object(), complete=True)
     run: Any = SimpleNamespace(
         passes=SimpleNamespace(setup=setup), network=SimpleNamespace(populations={}), factor=1.0,
         history=[], seconds=[], best=None, state="weights", _merit=merit,
@@ -261,7 +262,7 @@ def test_spikes_of_all_batches_of_an_evaluation_are_counted(monkeypatch):
         inputs=jnp.asarray(np.column_stack([counts, classes])), labels=jnp.asarray(labels)
     )
     for name, value in {
-        "lower": lambda graph: None,
+        "lower": lambda graph: SimpleNamespace(inputs={"a": 2}),
         "encoded": lambda *_, **__: batch,
         "run_batch": lambda engine, network, inputs, end: SimpleNamespace(
             problem=None, counts={"a": inputs[:, :2]}, classes=inputs[:, 2]
