@@ -386,6 +386,7 @@ def _read_packets(file: BufferedReader, index: PacketIndex, budget: ByteBudget) 
 
 def _read_aedat4(path: Name) -> CameraRecording:
     """Read a file of AEDAT 4.0 in a separate process."""
+    refuse_unreadable(path, "an .aedat4 file")
     try:
         import aedat  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -393,7 +394,6 @@ def _read_aedat4(path: Name) -> CameraRecording:
             Text("reading {path} requires aedat, which is not installed", path=path),
             fix="pip install jaxsnn-nir[events]",
         ) from error
-    refuse_unreadable(path, "an .aedat4 file")
     limits = process_limits()
     if limits is None:
         return _decode_aedat4(aedat, path)
