@@ -24,6 +24,7 @@ from h5py import Empty as Empty
 from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
 from jaxsnn.files.opening import name_of_open, open_input, size_of
 from jaxsnn.files.read_limits import ByteBudget, out_of_memory
+from jaxsnn.nir.io.global_heaps import refuse_broken_heaps
 from jaxsnn.nir.io.hdf5_objects import Dataset as Dataset
 from jaxsnn.nir.io.hdf5_objects import Group as Group
 from jaxsnn.nir.io.hdf5_objects import load_root
@@ -157,6 +158,7 @@ def load_hdf5(
                     ),
                     fix="pass a different file, or export it again",
                 )
+            refuse_broken_heaps(opened, path)
             with h5py.File(open_name, "r") as file:
                 return load(file, path, ByteBudget(path))
     except JaxsnnError:

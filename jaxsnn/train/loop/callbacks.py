@@ -34,7 +34,7 @@ class EpochReport:
             None before training, and with an optax optimiser, which has its own.
         seconds: wall time of the epoch.
         graph: function that returns the graph with the weights of this epoch: those that were evaluated,
-            with `ema_decay` the averaged ones. They are copied from the device when it is called.
+            which is the moving average if there is one. They are copied from the device when it is called.
     """
 
     record: EpochRecord

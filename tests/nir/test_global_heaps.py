@@ -1,0 +1,64 @@
+"""Global heaps of HDF5 files, which HDF5 would search for half a minute."""
+
+import struct
+
+import h5py
+import pytest
+
+from jaxsnn.errors import FileError
+from jaxsnn.nir.io import global_heaps
+from jaxsnn.nir.io.reading import read_hdf5
+
+OBJECT = struct.Struct("<HHIQ")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file whose root has three texts of variable length as attributes, in one heap."""
+    path = tmp_path / "texts.h5"
+    with h5py.File(path, "w") as content:
+        for name in "abc":
+            content.attrs[name] = name * 20
+    return path
+
+
+def emptied(path, text):
+    """Replace the header of the object with a text, and the text, by zeros."""
+    content = bytearray(path.read_bytes())
+    start = content.index(text) - OBJECT.size
+    assert OBJECT.unpack_from(content, start)[3] == len(text)
+    content[start : start + OBJECT.size + len(text)] = bytes(OBJECT.size + len(text))
+    path.write_bytes(content)
+    return start
+
+
+@pytest.mark.parametrize("text", [b"a" * 20, b"b" * 20], ids=["first", "second"])
+def test_free_space_without_its_header_is_refused_at_once(file, text):
+    position = emptied(file, text)
+    with pytest.raises(FileError, match=str(position)):
+        read_hdf5(file, "a recording")
+
+
+def test_intact_heaps_are_read(file):
+    attributes = read_hdf5(file, "a recording").attributes
+    assert {name: text.value for name, text in attributes.items()} == {
+        name: name * 20 for name in "abc"
+    }
+
+
+def test_all_heaps_are_checked(tmp_path):
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as content:
+        for number in range(300):
+            content.create_group(str(number)).attrs["text"] = f"{number:040}"
+    assert path.read_bytes().count(b"GCOL") > 3
+    emptied(path, f"{299:040}".encode())
+    with path.open("rb") as file, pytest.raises(FileError):
+        global_heaps.refuse_broken_heaps(file, str(path))
+
+
+@pytest.mark.parametrize("size", [0, 8, 16, 47])
+def test_files_that_end_within_the_superblock_are_left_to_hdf5(file, size):
+    file.write_bytes(file.read_bytes()[:size])
+    with file.open("rb") as opened:
+        global_heaps.refuse_broken_heaps(opened, str(file))
