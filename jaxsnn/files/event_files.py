@@ -1,5 +1,5 @@
 """Recordings of event cameras: the .bin files of N-MNIST, and AEDAT 2.0 and 3.1, parsed with limits in
-this process.
+this process, and AEDAT 4.0, decoded by the package aedat in a separate process.
 
 Sources: Orchard et al., "Converting static image datasets to spiking neuromorphic datasets using
 saccades", Frontiers in Neuroscience 9 (2015) 437, and the description of its files; "AEDAT file
@@ -11,14 +11,22 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError
-from jaxsnn.files.opening import open_input, size_of
+from jaxsnn.errors import FileError, JaxsnnError, UsageError, first_line
+from jaxsnn.files.opening import open_input, refuse_unreadable, size_of
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.files.read_process import (
+    ReadProcess,
+    process_limits,
+    receive_header,
+    reporting_errors,
+    send_header,
+)
 from jaxsnn.wording import Text
 
 Name = str | os.PathLike[str]
@@ -26,7 +34,7 @@ Name = str | os.PathLike[str]
 #: An event: time in microseconds, column from the left, row from the top, and 1 for brighter.
 EVENT = np.dtype([("t", np.int64), ("x", np.int32), ("y", np.int32), ("p", np.int32)])
 #: Endings of the names of files that `read_camera_file` reads.
-CAMERA_ENDINGS = (".bin", ".aedat")
+CAMERA_ENDINGS = (".bin", ".aedat", ".aedat4")
 
 #: Bytes of an event of N-MNIST; row number of an event that stands for an overflow of the clock, and
 #: by how many microseconds the clock is then behind.
@@ -102,9 +110,12 @@ def read_camera_file(path: Name) -> CameraRecording:
 
     Raises:
         FileError: the file cannot be read, has another format, or exceeds a limit.
+        UsageError: an .aedat4 file, and the package aedat is not installed.
     """
     if Path(path).suffix == ".bin":
         return _read_bin(path)
+    if Path(path).suffix == ".aedat4":
+        return _read_aedat4(path)
     if Path(path).suffix != ".aedat":
         raise FileError(
             Text("{path} is not a recording of an event camera", path=path),
@@ -371,6 +382,85 @@ def _read_packets(file: BufferedReader, index: PacketIndex, budget: ByteBudget) 
         size=index.size,
         dropped=int(total - is_valid.sum()) + index.skipped,
     )
+
+
+def _read_aedat4(path: Name) -> CameraRecording:
+    """Read a file of AEDAT 4.0 in a separate process."""
+    refuse_unreadable(path, "an .aedat4 file")
+    try:
+        import aedat  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UsageError(
+            Text("reading {path} requires aedat, which is not installed", path=path),
+            fix="pip install jaxsnn-nir[events]",
+        ) from error
+    limits = process_limits()
+    if limits is None:
+        return _decode_aedat4(aedat, path)
+
+    def work(out: BufferedWriter) -> None:
+        with reporting_errors(out, path):
+            recording = _decode_aedat4(aedat, path)
+        counts = {"number": len(recording.events), "dropped": recording.dropped}
+        send_header(out, {"size": recording.size, **counts})
+        out.write(recording.events.tobytes())
+
+    with ReadProcess(path, work, limits, decoder="aedat") as child:
+        header = receive_header(child, path)
+        content = child.read(header["number"] * EVENT.itemsize)
+    columns, rows = header["size"]
+    return CameraRecording(
+        events=np.frombuffer(content, EVENT), size=(columns, rows), dropped=header["dropped"]
+    )
+
+
+def _decode_aedat4(aedat: Any, path: Name) -> CameraRecording:
+    """Decode the only stream of events of a file; packets of other streams are counted.
+
+    Args:
+        aedat: the package.
+    """
+    budget, dropped, parts = ByteBudget(path), 0, list[np.ndarray]()
+    try:
+        decoder = aedat.Decoder(os.fspath(path))
+        streams = decoder.id_to_stream()
+        cameras = [number for number, stream in streams.items() if stream["type"] == "events"]
+        if len(cameras) != 1:
+            raise FileError(
+                Text("{path} has {count} streams of events", path=path, count=len(cameras)),
+                fix="export it again with one stream of events",
+            )
+        for packet in decoder:
+            budget.refuse_late()
+            if packet["stream_id"] != cameras[0]:
+                dropped += 1
+                continue
+            decoded = packet["events"]
+            # The events of the packet, of the list of packets, and of the result.
+            budget.take("its events", len(decoded) * (2 * EVENT.itemsize + decoded.itemsize))
+            part = np.empty(len(decoded), EVENT)
+            for axis, field in (("t", "t"), ("x", "x"), ("y", "y"), ("p", "on")):
+                part[axis] = decoded[field]
+            parts.append(part)
+    except (JaxsnnError, MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of Rust is not an Exception
+        raise FileError(
+            Text(
+                "{path} cannot be read as AEDAT 4.0 ({reason})",
+                path=path,
+                reason=first_line(error),
+            ),
+            fix="download it again, or export it again with DV",
+        ) from error
+    events = np.concatenate([np.empty(0, EVENT), *parts])
+    if (events["t"] < 0).any():
+        raise FileError(
+            Text("{path} has an event before time 0", path=path), fix="export it again with DV"
+        )
+    events["t"] = _from_first(events["t"])
+    size = streams[cameras[0]]
+    return CameraRecording(events=events, size=(size["width"], size["height"]), dropped=dropped)
 
 
 def _from_first(t: np.ndarray) -> np.ndarray:

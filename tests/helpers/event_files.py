@@ -49,3 +49,51 @@ AEDAT3_HEADER = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEA
 def aedat3_bytes(*packets, header=AEDAT3_HEADER):
     """The bytes of a file of AEDAT 3.1."""
     return header + b"".join(packets)
+
+
+def aedat4_bytes(*packets, streams=((0, "EVTS"),), size=(34, 34)):
+    """The bytes of a file of AEDAT 4.0 without compression, as the flatbuffers and the description in XML
+    that the format consists of.
+
+    Args:
+        packets: number of a stream and its events (t, x, y, p), for each packet.
+        streams: number and type identifier of each stream.
+        size: columns and rows.
+    """
+    import flatbuffers
+
+    axes = "".join(
+        f'<attr key="size{axis}">{count}</attr>' for axis, count in zip("XY", size, strict=True)
+    )
+    nodes = "".join(
+        f'<node name="{number}"><attr key="typeIdentifier">{kind}</attr>'
+        f'<node name="info">{axes}</node></node>'
+        for number, kind in streams
+    )
+    builder = flatbuffers.Builder(0)
+    description = builder.CreateString(f'<dv><node name="outInfo">{nodes}</node></dv>')
+    builder.StartObject(3)
+    builder.PrependInt64Slot(1, -1, 0)  # no table of packets
+    builder.PrependUOffsetTRelativeSlot(2, description, 0)
+    builder.FinishSizePrefixed(builder.EndObject(), b"IOHE")
+    content = b"#!AER-DAT4.0\r\n" + bytes(builder.Output())
+    for number, events in packets:
+        body = _aedat4_packet(flatbuffers.Builder(0), events)
+        content += struct.pack("<ii", number, len(body)) + body
+    return content
+
+
+def _aedat4_packet(builder, events):
+    builder.StartVector(16, len(events), 8)
+    for t, x, y, p in reversed(events):
+        builder.Prep(8, 16)
+        builder.Pad(3)
+        builder.PrependBool(bool(p))
+        builder.PrependInt16(y)
+        builder.PrependInt16(x)
+        builder.PrependInt64(t)
+    elements = builder.EndVector()
+    builder.StartObject(1)
+    builder.PrependUOffsetTRelativeSlot(0, elements, 0)
+    builder.FinishSizePrefixed(builder.EndObject(), b"EVTS")
+    return bytes(builder.Output())

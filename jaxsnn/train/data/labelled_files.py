@@ -61,7 +61,7 @@ _SOUND = "wav:"
 #: Endings of the names of data files in a folder.
 _ENDINGS = (
     *(".npy", ".npz", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz"),
-    *(".h5", ".bin", ".aedat", ".csv", ".txt"),
+    *(".h5", ".bin", ".aedat", ".aedat4", ".csv", ".txt"),
 )
 #: Number of values that are examined together.
 _AT_ONCE = 2**22

@@ -62,7 +62,7 @@ for size in (0, 1, 4, 6):
     add_camera(f"{size} bytes", ".bin", bytes(size))
 add_camera("a pixel outside", ".bin", bin_bytes([(1, 34, 0, 0)]), "mail", "x = 34")
 add_camera("1 GiB of zeros", ".bin", zeros(5 * 2**28), "mail", "limit")
-for ending in (".bin", ".aedat"):
+for ending in (".bin", ".aedat", ".aedat4"):
     add_camera("a pipe", ending, os.mkfifo)
     add_camera("a link to a device", ending, lambda place: place.symlink_to("/dev/zero"))
     add_camera("a folder", ending, lambda place: place.mkdir())
@@ -87,6 +87,14 @@ for size in (-8, 0, 4, 2**31 - 1):
 add_camera("clock before its start", ".aedat", aedat3_bytes(packet(EVENTS, overflow=-1)))
 add_camera("half a packet", ".aedat", aedat3_bytes(packet(EVENTS))[:-5])
 add_camera("column 30,000", ".aedat", aedat3_bytes(packet([(1, 30_000, 0, 1)])), "mail")
+for name, content in (
+    ("empty", b""),
+    ("AEDAT 3 inside", aedat3_bytes(packet(EVENTS))),
+    ("header of 4 GiB", b"#!AER-DAT4.0\r\n" + b"\xff" * 4 + bytes(64)),
+    ("header without offsets", b"#!AER-DAT4.0\r\n\x40\0\0\0" + b"\x7f" * 64),
+    ("packet of 4 GiB", b"#!AER-DAT4.0\r\n" + bytes(64) + b"\xff" * 8),
+):
+    add_camera(name, ".aedat4", content)
 
 
 def add_heidelberg(name, change, *words):
