@@ -34,6 +34,13 @@ def wheel(tmp_path, monkeypatch):
     return folder
 
 
+def built_library():
+    """The path of the library that this process uses."""
+    path = native_library("float32").path
+    assert path is not None
+    return path
+
+
 @pytest.mark.parametrize(
     ("features", "levels"),
     [
@@ -55,7 +62,7 @@ def test_other_machines_have_one_level_or_none(machine, levels, wheel, monkeypat
 
 
 def test_the_fastest_library_of_the_wheel_is_loaded(wheel, native_kernels):
-    built = native_library("float32").path
+    built = built_library()
     for level in ("x86-64-v2", "x86-64-v3"):
         shutil.copy(built, kernel_compiler.prebuilt_path("float32", level))
     kernel_compiler.prebuilt_path("float64", "x86-64-v4").write_bytes(b"of another type")
@@ -65,9 +72,7 @@ def test_the_fastest_library_of_the_wheel_is_loaded(wheel, native_kernels):
 
 
 def test_a_library_of_other_sources_is_not_loaded(wheel, tmp_path, monkeypatch, native_kernels):
-    shutil.copy(
-        native_library("float32").path, kernel_compiler.prebuilt_path("float32", "x86-64-v4")
-    )
+    shutil.copy(built_library(), kernel_compiler.prebuilt_path("float32", "x86-64-v4"))
     changed = tmp_path / "source"
     shutil.copytree(kernel_compiler.SOURCES, changed)
     (changed / "queue.h").write_text("// changed\n")
@@ -79,9 +84,7 @@ def test_a_library_of_other_sources_is_not_loaded(wheel, tmp_path, monkeypatch, 
 def test_a_compiler_or_flags_of_the_user_take_precedence(
     variable, wheel, monkeypatch, native_kernels
 ):
-    shutil.copy(
-        native_library("float32").path, kernel_compiler.prebuilt_path("float32", "x86-64-v4")
-    )
+    shutil.copy(built_library(), kernel_compiler.prebuilt_path("float32", "x86-64-v4"))
     monkeypatch.setenv(variable, "-O1")
     assert variable in native_build._load_prebuilt("float32")
 
