@@ -12,8 +12,8 @@ from build_hook import kernel_compiler
 from hatchling import build as hatchling_build
 from hatchling.build import *  # noqa: F403
 
-#: XLA refuses a library whose headers are newer than itself. These are the headers of the oldest
-#: jaxlib that pyproject.toml allows, so that the kernels run with each that it allows.
+#: The oldest jaxlib that pyproject.toml allows: a wheel built with its headers was loaded by 0.10.0,
+#: 0.10.1 and 0.10.2.
 HEADERS = "jaxlib==0.10.0"
 
 
