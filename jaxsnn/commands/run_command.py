@@ -245,8 +245,8 @@ def run_file(
         network, inputs.events, end, engine=engine, sample_times=inputs.sampled(network, end)
     )
     leaving = output_arrays(network, solution)
-    metrics = _metrics(graph, network, solution, inputs.events) if neurobench else None
     write_arrays(output, leaving, force)
+    metrics = _metrics(graph, network, solution, inputs.events) if neurobench else None
     return RunOutcome(
         result=Result(int(solution.result)).name.lower(),
         spikes={
@@ -316,8 +316,8 @@ def run_in_steps(
     refuse_large_rasters(inputs, network, end, graph.dialect.dt)
     solution = simulate(network, inputs.events, end, engine=TimeStepped(record=True))
     leaving = {f"{name}.y": np.asarray(y) for name, y in solution.y.items()}
-    metrics = _metrics(graph, network, solution, inputs.events) if neurobench else None
     write_arrays(output, leaving, force)
+    metrics = _metrics(graph, network, solution, inputs.events) if neurobench else None
     counts = {name: np.asarray(spikes).sum(axis=0) for name, spikes in solution.spikes.items()}
     steps, samples = next(iter(solution.voltages.values())).shape[:2]
     return RunOutcome(

@@ -159,7 +159,8 @@ def _content(
     size = size_of_input(shape)
     notes: tuple[str, ...] = ()
     if Path(path).suffix in CAMERA_ENDINGS:
-        sample, sensor, notes = read_sample(Path(path), size)
+        sample, sensor = read_sample(Path(path), size)
+        notes = sample.notes
         offsets = np.array([0, len(sample.time)])
         source: Any = RaggedArrays(
             name=os.fspath(path), time=sample.time, index=sample.index, offsets=offsets

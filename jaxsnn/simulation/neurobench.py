@@ -503,7 +503,9 @@ def _active_steps(time: Any, dt: float, steps: int) -> int:
     """
     time = np.asarray(time)
     sample, neuron, _ = np.nonzero(np.isfinite(time))
-    step = np.minimum(time[np.isfinite(time)] // dt, steps - 1).astype(np.int64)
+    # Times on the grid belong to the step that they begin, although their quotient is rounded.
+    quotient = np.floor(time[np.isfinite(time)].astype(float) / dt + 1e-4)
+    step = np.minimum(quotient, steps - 1).astype(np.int64)
     return len(np.unique((sample * time.shape[1] + neuron) * steps + step))
 
 

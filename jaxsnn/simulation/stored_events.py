@@ -53,11 +53,13 @@ class Sample(NamedTuple):
         time: (events,) float64, seconds.
         index: (events,) integers, channels.
         dropped: number of entries of the file that are not events.
+        notes: what was assumed or not used in reading.
     """
 
     time: np.ndarray
     index: np.ndarray
     dropped: int = 0
+    notes: tuple[Note, ...] = ()
 
 
 class EventSource(Protocol):
@@ -121,9 +123,26 @@ class RecordingFiles:
         return len(self.paths)
 
     def read(self, index: np.ndarray) -> Iterator[Sample]:
-        """Yield the samples of an index array, file by file."""
+        """Yield the samples of an index array, file by file.
+
+        Raises:
+            FileError, UsageError: a file cannot be read, or has another sensor.
+        """
         for number in index:
-            yield read_sample(self.paths[number], self.size)[0]
+            path = self.paths[number]
+            sample, sensor = read_sample(path, self.size)
+            if sensor != self.size:
+                raise UsageError(
+                    Text(
+                        "{path} has events of a sensor of size {actual}, (x, y, p), and the sensor of the "
+                        "data has {expected}",
+                        path=path,
+                        actual=sensor,
+                        expected=self.size,
+                    ),
+                    fix="use recordings of one sensor, and an input of its shape, (p, y, x)",
+                )
+            yield sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +251,7 @@ class StoredEvents:
         self.counts, self.last = np.zeros(samples, np.int64), np.zeros(samples)
         self._digests: list[bytes] = []
         unsorted = dropped = 0
+        noted: dict[str, list[Note]] = {}
         budget = ByteBudget(source.name)
         budget.take("hashes of its samples", samples * _BYTES_OF_A_SAMPLE)
         for number, sample in enumerate(source.read(np.arange(samples))):
@@ -239,13 +259,14 @@ class StoredEvents:
             checked = self._checked(sample, number)
             unsorted += bool((np.diff(sample.time) < 0).any())
             dropped += sample.dropped
+            for note in sample.notes:
+                noted.setdefault(note.code, []).append(note)
             self.counts[number] = len(checked.time)
             self.last[number] = checked.time[-1] if len(checked.time) else 0.0
-            content = checked.time.tobytes() + checked.index.tobytes()
-            self._digests.append(hashlib.sha256(content).digest())
+            self._digests.append(_digest(checked))
         #: Number of slots of each sample in a padded array.
         self.slots = max(int(self.counts.max(initial=0)), 1)
-        self.notes = self._notes(unsorted, dropped)
+        self.notes = (*_first_of_each(noted, source.name), *self._notes(unsorted, dropped))
         self._loaded: tuple[bytes, Events] | None = None
 
     def _notes(self, unsorted: int, dropped: int) -> tuple[Note, ...]:
@@ -286,16 +307,17 @@ class StoredEvents:
             for row, sample in enumerate(self.source.read(np.asarray(index))):
                 checked = self._checked(sample, int(index[row]))
                 count = len(checked.time)
-                if count != self.counts[index[row]]:
+                if _digest(checked) != self._digests[index[row]]:
                     raise FileError(
                         Text(
-                            "{data}: sample {sample} has {actual} events, and had {expected}",
+                            "{data}: sample {sample} changed while it was in use: {expected} events "
+                            "before, {actual} now",
                             data=self.source.name,
                             sample=int(index[row]),
                             actual=count,
                             expected=int(self.counts[index[row]]),
                         ),
-                        fix="do not change data while they are used",
+                        fix="pass data whose samples are the same in each epoch",
                     )
                 time[row, :count], channel[row, :count] = checked.time, checked.index
             self._loaded = (key, Events(time=time, index=channel))
@@ -332,6 +354,24 @@ class StoredEvents:
             order = np.argsort(time, kind="stable")
             time, index = time[order], index[order]
         return Sample(time, index)
+
+
+def _digest(sample: Sample) -> bytes:
+    return hashlib.sha256(sample.time.tobytes() + sample.index.tobytes()).digest()
+
+
+def _first_of_each(noted: Mapping[str, list[Note]], name: str) -> Iterator[Note]:
+    """Yield the first of all notes with the same code, and the number of the others.
+
+    Args:
+        noted: notes by code.
+        name: name of the data.
+    """
+    for code, notes in noted.items():
+        yield notes[0]
+        if len(notes) > 1:
+            text = Text("{data}: files with the same note: {count}", data=name, count=len(notes))
+            yield Note(text, kind=notes[0].kind, code=code)
 
 
 @dataclass(frozen=True, eq=False)
@@ -573,14 +613,14 @@ def refuse_other_size(path: Any, size: tuple[int, int] | None, sensor: SensorSiz
         )
 
 
-def read_sample(path: Path, size: SensorSize | None) -> tuple[Sample, SensorSize, tuple[Note, ...]]:
+def read_sample(path: Path, size: SensorSize | None) -> tuple[Sample, SensorSize]:
     """Read a file with one sample.
 
     Args:
         size: size of the sensor of the data; None: the file must specify it.
 
     Returns:
-        The sample, the size of the sensor, and notes on what was assumed.
+        The sample, with notes on what was assumed, and the size of the sensor.
 
     Raises:
         FileError, UsageError: the file cannot be read, or its sensor is unknown or another one.
@@ -592,7 +632,7 @@ def read_sample(path: Path, size: SensorSize | None) -> tuple[Sample, SensorSize
                 Text("{path} has {count} samples", path=path, count=len(arrays)),
                 fix="write one sample per file, or all samples into one .npz file",
             )
-        return Sample(arrays.time, arrays.index), sensor, notes
+        return Sample(arrays.time, arrays.index, notes=notes), sensor
     recording = read_camera_file(path)
     if size is not None:
         sensor = size
@@ -602,11 +642,8 @@ def read_sample(path: Path, size: SensorSize | None) -> tuple[Sample, SensorSize
         raise _no_size(path)
     refuse_other_size(path, recording.size, sensor)
     index = channels_of(recording.events, sensor, str(path))
-    return (
-        Sample(recording.events["t"] * parse_time(_CAMERA_UNIT), index, recording.dropped),
-        sensor,
-        (),
-    )
+    time = recording.events["t"] * parse_time(_CAMERA_UNIT)
+    return Sample(time, index, recording.dropped), sensor
 
 
 def _no_size(path: Any) -> UsageError:
@@ -622,8 +659,11 @@ EVENT_ARRAYS = ("t", "x", "y", "p", "unit", "offsets", "labels", "sensor_size", 
 
 
 def are_event_arrays(arrays: Mapping[str, Any]) -> bool:
-    """Return whether arrays of a file are events in the format of `jaxsnn.train.save_events`."""
-    return "t" in arrays and ("x" in arrays or "unit" in arrays)
+    """Return whether arrays of a file are events in the format of `jaxsnn.train.save_events`. An `x` of
+    several axes is a raster, beside which `t` may be its axis of time.
+    """
+    has_column = "x" in arrays and np.ndim(arrays["x"]) == 1
+    return "t" in arrays and ("unit" in arrays or has_column)
 
 
 def ragged_of_file(
@@ -770,8 +810,10 @@ def _unit(arrays: Mapping[str, np.ndarray], name: str) -> tuple[float, tuple[Not
     last = float(np.max(t, initial=0))
     if t.dtype.kind == "f":
         _refuse_long(last, name)
-        return 1.0, ()
-    return parse_time(_CAMERA_UNIT), (unit_note(name, last * parse_time(_CAMERA_UNIT)),)
+        return 1.0, (unit_note(name, last, "seconds"),)
+    return parse_time(_CAMERA_UNIT), (
+        unit_note(name, last * parse_time(_CAMERA_UNIT), "microseconds"),
+    )
 
 
 def _refuse_long(last: float, name: str) -> None:
@@ -793,16 +835,19 @@ def _refuse_long(last: float, name: str) -> None:
         )
 
 
-def unit_note(name: str, last: float) -> Note:
-    """Return the note that integer times are used as microseconds.
+def unit_note(name: str, last: float, unit: str) -> Note:
+    """Return the note that a unit of times is assumed: seconds for floating-point numbers, and
+    microseconds for integers.
 
     Args:
         last: time of the last event in seconds.
+        unit: the unit in words.
     """
     text = Text(
-        "{data} does not specify the unit of its times, which are integers and are used as "
-        "microseconds; the last event is at {last}",
+        "{data} does not specify the unit of its times, which are used as {unit}; the last event is at "
+        "{last}",
         data=name,
+        unit=unit,
         last=format_time(last),
     )
     return Note(text, kind="assumed", code="assumed-unit")

@@ -12,6 +12,7 @@ from jaxsnn import Currents, EventDriven, Events, TimeStepped, lower, neurobench
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir import build
+from jaxsnn.simulation.neurobench import _active_steps
 from tests.helpers.command_line import DEMO_NET
 from tests.helpers.refusals import assert_refused
 
@@ -252,3 +253,8 @@ def test_refusals():
     assert_refused(
         lambda: neurobench(graph, recorded, np.zeros((4, 1, 5))), UsageError, "time steps"
     )
+
+
+def test_times_on_the_grid_are_in_the_step_that_they_begin():
+    multiples = np.arange(60) * 1e-3
+    assert _active_steps(multiples[None, None], 1e-3, 60) == 60

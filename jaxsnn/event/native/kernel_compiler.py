@@ -97,10 +97,11 @@ def hash_of(parts: Sequence[bytes]) -> str:
 
 
 def prebuilt_path(dtype: str, level: str) -> Path:
-    """Return the path of a library in a wheel. Its name contains the hash of the sources, so that a
-    library is not used after a change of the sources.
+    """Return the path of a library in a wheel. Its name contains a hash of the sources and flags, so
+    that a library is not used after a change of them.
     """
-    return PREBUILT / f"native-{dtype}-{level}-{hash_of(source_parts())}.so"
+    settings = repr((FLAGS, level_flags(level), LEVELS)).encode()
+    return PREBUILT / f"native-{dtype}-{level}-{hash_of([*source_parts(), settings])}.so"
 
 
 def compile_library(
@@ -146,10 +147,18 @@ def _run_in_parallel(commands: Sequence[Sequence[str]]) -> str:
 
     def run(command: Sequence[str]) -> str:
         with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         ) as process:
             running.append(process)
-            errors = process.communicate(timeout=PATIENCE)[1]
+            try:
+                errors = process.communicate(timeout=PATIENCE)[1]
+            except BaseException:
+                process.kill()
+                raise
         if process.returncode == 0:
             return ""
         lines = [line for line in errors.splitlines() if "error" in line]

@@ -286,6 +286,31 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
     return notes
 
 
+def late_sample_notes(splits: Mapping[str, Batch | Streamed], t_end: float) -> list[str]:
+    """Return a sentence for each streamed part of events in files with samples that end too late: of such
+    parts `late_notes` inspects only the first samples.
+
+    Args:
+        splits: samples by the name of the part.
+        t_end: end of a sample in seconds.
+    """
+    notes = []
+    for part, split in splits.items():
+        rows = getattr(split.data.x, "time", None) if isinstance(split, Streamed) else None
+        if not isinstance(rows, Rows) or rows.stored is None:
+            continue
+        if late := int((rows.stored.last[rows.index] >= t_end).sum()):
+            text = Text(
+                "{part}: {late} of {samples} samples have events at or after {option}, which are left out",
+                part=part,
+                late=late,
+                samples=len(rows),
+                option=T_END.equal_to(format_time(t_end)),
+            )
+            notes.append(Note(text, kind="dropped", code="late-samples"))
+    return notes
+
+
 def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Array:
     """Return arrays (samples, time, *shape) for the time-stepped engine."""
     shape = shape_of_input(network, name)

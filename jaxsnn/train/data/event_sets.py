@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import FileError, UsageError, listing, warn_of
+from jaxsnn.errors import FileError, Note, UsageError, listing, warn_of
 from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.event_files import CAMERA_ENDINGS
 from jaxsnn.files.opening import read_text
@@ -202,8 +202,8 @@ def data_of_recordings(
             Text("{data}: the times are floating-point numbers without a unit", data=name),
             fix=Text("pass {time_unit}, or another unit", time_unit=TIME_UNIT.set_to("1s")),
         )
-    unit = parse_time(time_unit or "1us")
-    notes: Notes = () if time_unit is not None else (unit_note(name, last * unit),)
+    unit = parse_time("1us" if time_unit is None else time_unit)
+    notes: Notes = () if time_unit is not None else (unit_note(name, last * unit, "microseconds"),)
     source = RecordingSequence(name=name, recordings=recordings, size=size, unit=unit)
     refuse_labels(np.array(labels), name)
     if classes is None:
@@ -325,7 +325,7 @@ def _heidelberg(
     keys = next((table.keys for table in tables.values() if table.keys), ())
     largest = max(int(np.max(table.labels, initial=0)) for table in tables.values())  # pyright: ignore
     classes = keys or tuple(map(str, range(min(largest, MOST_CLASSES - 1) + 1)))
-    parts, notes = {}, list[str]()
+    parts, notes = dict[str, Data](), list[str]()
     for part, table in tables.items():
         source = SpikeTrainFile(name=str(paths[part]), samples=table.samples)
         parts[part], more = event_data(
@@ -350,7 +350,7 @@ def _gestures(
     a table NAME_labels.csv of the label, begin and end of its samples.
     """
     del shape
-    parts, notes = {}, list[str]()
+    parts, notes = dict[str, Data](), list[str]()
     for part in ("train", "test"):
         table = Path(location) / f"trials_to_{part}.txt"
         names = [line.strip() for line in read_text(table, "a list of files").splitlines()]
@@ -408,7 +408,7 @@ def _own_files(
         return _of_folders(f"{kind}:{location}", location, seed, size, outputs)
     if not paths["validation"].exists():
         del paths["validation"]
-    parts, notes = {}, list[str]()
+    parts, notes = dict[str, Data](), list[str]()
     for part, path in paths.items():
         parts[part], more = _of_npz(path, size, outputs)
         notes += more
@@ -468,7 +468,8 @@ def _of_folders(
             fix="add the folders train and test, or remove these folders to split at random",
         )
     folders = folders or {"samples": root}
-    files = {part: _files_by_label(folder) for part, folder in folders.items()}
+    notes = list[str]()
+    files = {part: _files_by_label(folder, notes) for part, folder in folders.items()}
     classes = sorted({label for labels in files.values() for label in labels}, key=_by_number)
     if not classes:
         raise FileError(
@@ -479,13 +480,12 @@ def _of_folders(
             ),
             fix="sort the files into folders: train/LABEL and test/LABEL",
         )
-    parts, notes = {}, list[str]()
+    parts = dict[str, Data]()
     for part, by_label in files.items():
         paths = [path for label in classes for path in by_label.get(label, ())]
         labels = [number for number, label in enumerate(classes) for _ in by_label.get(label, ())]
         if size is None and paths:
-            _, size, more = read_sample(paths[0], None)
-            notes += more
+            _, size = read_sample(paths[0], None)
         source = RecordingFiles(name=str(folders[part]), paths=tuple(paths), size=size or (1, 1, 1))
         parts[part], more = event_data(source, np.array(labels, int), classes, source.size, outputs)
         notes += more
@@ -494,13 +494,35 @@ def _of_folders(
     return _at_random(name, parts["samples"], seed, tuple(notes))
 
 
-def _files_by_label(folder: Path) -> dict[str, list[Path]]:
-    """Return the files of samples by the name of their folder, in the order of their names."""
-    files = {
-        label.name: sorted(path for path in label.iterdir() if path.suffix in _SAMPLE_ENDINGS)
-        for label in folder.iterdir()
-        if label.is_dir() and not label.name.startswith(".")
-    }
+def _files_by_label(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+    """Return the files of samples by the name of their folder, in the order of their names. Hidden files
+    and folders are ignored.
+
+    Args:
+        notes: list to which a note on other entries is added.
+
+    Raises:
+        FileError: the folder of a label has no sample, so that later labels would get other numbers.
+    """
+    files, ignored = dict[str, list[Path]](), 0
+    for label in sorted(folder.iterdir()):
+        if not label.is_dir() or label.name.startswith("."):
+            continue
+        entries = sorted(path for path in label.iterdir() if not path.name.startswith("."))
+        files[label.name] = [path for path in entries if path.suffix in _SAMPLE_ENDINGS]
+        ignored += len(entries) - len(files[label.name])
+    if any(files.values()) and (empty := [label for label, paths in files.items() if not paths]):
+        raise FileError(
+            Text(
+                "{path} contains no file whose name ends with {endings}",
+                path=folder / empty[0],
+                endings=listing(_SAMPLE_ENDINGS),
+            ),
+            fix="add samples, or remove the folder",
+        )
+    if ignored:
+        text = Text("{path}: entries that are not samples: {count}", path=folder, count=ignored)
+        notes.append(Note(text, kind="dropped", code="not-read"))
     return {label: paths for label, paths in files.items() if paths}
 
 

@@ -26,7 +26,14 @@ from jaxsnn.options import T_END
 from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
-from jaxsnn.train.data.batches import Batch, encoded, first_pieces, late_notes, split_of
+from jaxsnn.train.data.batches import (
+    Batch,
+    encoded,
+    first_pieces,
+    late_notes,
+    late_sample_notes,
+    split_of,
+)
 from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_samples
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
@@ -258,7 +265,11 @@ def measure(
         advice=advice,
         counter=counter,
     )
-    notes = (*late_notes(first, end), *other_step_notes(network, data.x))
+    notes = (
+        *late_notes(first, end),
+        *late_sample_notes({"data": samples}, end),
+        *other_step_notes(network, data.x),
+    )
     return replace(measured, notes=notes)
 
 

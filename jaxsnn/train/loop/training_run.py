@@ -41,6 +41,7 @@ from jaxsnn.train.data.batches import (
     first_pieces,
     identities,
     late_notes,
+    late_sample_notes,
     split_of,
 )
 from jaxsnn.train.data.datasets import Splits
@@ -160,7 +161,10 @@ class TrainingRun:
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trained, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
-        self.late = late_notes(first_pieces(self.splits), plan.t_end)
+        self.late = [
+            *late_notes(first_pieces(self.splits), plan.t_end),
+            *late_sample_notes(self.splits, plan.t_end),
+        ]
         in_memory = {name: batch for name, batch in self.splits.items() if isinstance(batch, Batch)}
         self.splits |= on_all(in_memory, mesh)
         noise = cast(Noise | None, options.noise)
