@@ -86,6 +86,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "step-length": "The time step is assumed, or differs from that of the input",
         "rounded-end": "The end of a sample is not a multiple of the time step",
         "late-events": "Events at or after the end were left out",
+        "late-samples": "Samples of streamed data have events at or after the end, which were left out",
+        "no-metrics": "The metrics of NeuroBench could not be computed",
         "moved-events": "Events between time steps were moved to the nearest time step",
         "taken-for-current": "Input values are interpreted as a current",
         "not-read": "Arrays of a file were not used",
