@@ -39,6 +39,39 @@ def test_free_space_without_its_header_is_refused_at_once(file, text):
         read_hdf5(file, "a recording")
 
 
+def free_space(content):
+    """Return the position of the free space of the heap, which extends to its end."""
+    start = content.index(b"GCOL")
+    end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+    position = start + 16
+    while (entry := OBJECT.unpack_from(content, position))[0]:
+        position += OBJECT.size + -(-entry[3] // 8) * 8
+    assert position + entry[3] == end
+    return position
+
+
+def test_entries_after_the_free_space_are_checked(file):
+    content = bytearray(file.read_bytes())
+    position = free_space(content)
+    size = OBJECT.unpack_from(content, position)[3] - 32
+    content[position : position + OBJECT.size] = OBJECT.pack(0, 0, 0, size)
+    content[position + size : position + size + 32] = bytes(32)
+    file.write_bytes(content)
+    with pytest.raises(FileError, match=str(position + size)):
+        read_hdf5(file, "a recording")
+
+
+@pytest.mark.parametrize("size", [2**64 - 1, 2**64 - 16, 2**64 - 24, 4096])
+@pytest.mark.parametrize("index", [0, 1])
+def test_entries_beyond_the_heap_are_refused(size, index, file):
+    content = bytearray(file.read_bytes())
+    position = free_space(content)
+    content[position : position + OBJECT.size] = OBJECT.pack(index, 0, 0, size)
+    file.write_bytes(content)
+    with pytest.raises(FileError, match=str(position)):
+        read_hdf5(file, "a recording")
+
+
 def test_intact_heaps_are_read(file):
     attributes = read_hdf5(file, "a recording").attributes
     assert {name: text.value for name, text in attributes.items()} == {

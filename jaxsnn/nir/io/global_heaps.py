@@ -1,6 +1,7 @@
 """Global heaps of HDF5 files, which contain texts of variable length, checked before HDF5 reads them.
 
-HDF5 2.0 computes for half a minute, for each heap, where the free space of a heap has size 0.
+HDF5 2.0 computes for half a minute, for each heap, where it reaches free space of size 0. Sizes that exceed
+the heap overflow, and may lead there.
 
 Source: HDF5 File Format Specification 3.0, section III.E, "Disk Format: Level 1E - Global Heap".
 """
@@ -25,7 +26,8 @@ _OBJECT = struct.Struct("<HHIQ")
 
 
 def refuse_broken_heaps(file: BufferedReader, path: str) -> None:
-    """Refuse an HDF5 file with a global heap whose free space is smaller than its own header.
+    """Refuse an HDF5 file with a global heap whose free space is smaller than its own header, or with an
+    entry that exceeds its heap.
 
     Files of more than 64 MiB, and those with sizes of other than 8 bytes, are not checked. The time is
     proportional to the size of the file: objects of a heap are not searched for other heaps.
@@ -59,18 +61,16 @@ def _end_of_objects(content: mmap.mmap, start: int, path: str) -> int:
     end = start + int.from_bytes(content[position - 8 : position], "little")
     while position + _OBJECT.size <= min(end, len(content)):
         index, _, _, size = _OBJECT.unpack_from(content, position)
-        if index == 0:  # the free space, whose size includes this header
-            if size < _OBJECT.size:
-                raise FileError(
-                    Text(
-                        "{path} is damaged: the free space of a global heap has {size} bytes, at byte "
-                        "{position}",
-                        path=path,
-                        size=size,
-                        position=position,
-                    ),
-                    fix="download or export it again",
-                )
-            break
-        position += _OBJECT.size + -(-size // 8) * 8
+        # The size of the free space, with index 0, includes this header. HDF5 goes on after it.
+        if size > end - position or (index == 0 and size < _OBJECT.size):
+            raise FileError(
+                Text(
+                    "{path} is damaged: an entry of a global heap has {size} bytes, at byte {position}",
+                    path=path,
+                    size=size,
+                    position=position,
+                ),
+                fix="download or export it again",
+            )
+        position += size if index == 0 else _OBJECT.size + -(-size // 8) * 8
     return min(position, len(content))
