@@ -72,6 +72,21 @@ def test_entries_beyond_the_heap_are_refused(size, index, file):
         read_hdf5(file, "a recording")
 
 
+def test_reserved_bytes_do_not_hide_a_heap(file):
+    position = emptied(file, b"a" * 20)
+    file.write_bytes(file.read_bytes().replace(b"GCOL\x01\0\0\0", b"GCOL\x01\0\0\x3a"))
+    with pytest.raises(FileError, match=str(position)):
+        read_hdf5(file, "a recording")
+
+
+@pytest.mark.parametrize("size", [5, 8, 15, 16, 31])
+def test_heaps_at_the_end_of_a_file_are_left_to_hdf5(size, file):
+    content = file.read_bytes()
+    file.write_bytes(content[: content.index(b"GCOL") + size])
+    with file.open("rb") as opened:
+        global_heaps.refuse_broken_heaps(opened, str(file))
+
+
 def test_intact_heaps_are_read(file):
     attributes = read_hdf5(file, "a recording").attributes
     assert {name: text.value for name, text in attributes.items()} == {

@@ -19,8 +19,8 @@ from jaxsnn.wording import Text
 #: Smallest size of a superblock, and size up to which files are checked, bytes: sets of events are larger,
 #: and are opened for each batch. Above it, only the limit of time protects.
 _SUPERBLOCK, _LARGEST_CHECKED = 48, 2**26
-#: Signature and version of a heap, with reserved bytes; its size follows.
-_SIGNATURE = b"GCOL\x01\0\0\0"
+#: Signature and version of a heap. Three reserved bytes, which HDF5 ignores, and its size follow.
+_SIGNATURE, _HEADER = b"GCOL\x01", struct.Struct("<5s3xQ")
 #: Index, number of references, reserved bytes, and size of an object in a heap.
 _OBJECT = struct.Struct("<HHIQ")
 
@@ -57,8 +57,10 @@ def _has_sizes_of_8_bytes(content: mmap.mmap) -> bool:
 
 def _end_of_objects(content: mmap.mmap, start: int, path: str) -> int:
     """Return the position after the objects of the heap that begins at `start`."""
-    position = start + len(_SIGNATURE) + 8
-    end = start + int.from_bytes(content[position - 8 : position], "little")
+    position = start + _HEADER.size
+    if position > len(content):
+        return len(content)
+    end = start + _HEADER.unpack_from(content, start)[1]
     while position + _OBJECT.size <= min(end, len(content)):
         index, _, _, size = _OBJECT.unpack_from(content, position)
         # The size of the free space, with index 0, includes this header. HDF5 goes on after it.
