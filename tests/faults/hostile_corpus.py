@@ -424,9 +424,9 @@ BYTES = {
     "heap too large": (patched((b"GCOL", 8), 2**40), "is damaged or truncated"),
     "heap of no size": (patched((b"GCOL", 8), 0), "is damaged or truncated"),
     "a text of more than there is": (patched((b"GCOL", 24), 2**40), "is damaged or truncated"),
-    "free space of no size": (free_space(0), "free space of a global heap"),
-    "free space too small": (free_space(8), "free space of a global heap"),
-    "a text of no index": (patched((b"GCOL", 16), bytes(16), 16), "free space of a global heap"),
+    "free space of no size": (free_space(0), "an entry of a global heap"),
+    "free space too small": (free_space(8), "an entry of a global heap"),
+    "a text of no index": (patched((b"GCOL", 16), bytes(16), 16), "an entry of a global heap"),
 }
 
 #: name -> (edit of a valid file, code of the warning)
