@@ -13,9 +13,11 @@ from build_hook import kernel_compiler
 from hatchling import build as hatchling_build
 from hatchling.build import *  # noqa: F403
 
-#: The releases of jaxlib that pyproject.toml allows, and the oldest, for wheels that are published: a wheel
-#: built with its headers was loaded by 0.10.0, 0.10.1 and 0.10.2.
-ALLOWED, OLDEST = "jaxlib>=0.10,<0.11", "jaxlib==0.10.0"
+#: The headers contain the version of XLA's FFI API (XLA_FFI_API_MAJOR and XLA_FFI_API_MINOR in
+#: xla/ffi/api/c_api.h). XLA refuses kernels whose version is above its own, or below the oldest that
+#: it supports. The oldest jaxlib that pyproject.toml allows has the lowest version: 0.3, as have 0.10.1
+#: and 0.10.2, which accept 0.1 to 0.3.
+HEADERS = "jaxlib==0.10.0"
 
 
 def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) -> list[str]:
