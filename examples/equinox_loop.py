@@ -71,31 +71,37 @@ optimiser = optax.adam(0.01)
 state = optimiser.init(eqx.filter(model, eqx.is_inexact_array))
 
 
-@eqx.filter_value_and_grad
+@eqx.filter_value_and_grad(has_aux=True)
 def mean_loss(model, values, labels):
-    return loss(model(values), labels).mean()
+    solution = model(values)
+    return loss(solution, labels).mean(), solution.result
 
 
 @eqx.filter_jit
 def step(model, state, values, labels):
-    value, gradient = mean_loss(model, values, labels)
+    (value, result), gradient = mean_loss(model, values, labels)
     updates, state = optimiser.update(gradient, state)
-    return eqx.apply_updates(model, updates), state, value
+    return eqx.apply_updates(model, updates), state, value, result
 
 
 @eqx.filter_jit
 def accuracy(model, values, labels):
-    return jnp.mean(loss.predict(model(values)) == labels)
+    solution = model(values)
+    return jnp.mean(loss.predict(solution) == labels), solution.result
 
 
 rng = np.random.default_rng(0)
 for epoch in range(EPOCHS):
     losses = []
     for chosen in rng.permutation(len(data.train)).reshape(-1, BATCH):
-        model, state, value = step(model, state, data.train.x[chosen], data.train.y[chosen])
+        x, y = data.train.x[chosen], data.train.y[chosen]
+        model, state, value, result = step(model, state, x, y)
+        assert result == jaxsnn.Result.SUCCESS  # with throw=False, no error is raised
         losses.append(float(value))
     print(f"epoch {epoch}: loss {np.mean(losses):.3f}")
-print(f"test accuracy {float(accuracy(model, data.test.x, data.test.y)):.1%}")
+fraction, result = accuracy(model, data.test.x, data.test.y)
+assert result == jaxsnn.Result.SUCCESS
+print(f"test accuracy {float(fraction):.1%}")
 
 # %% [markdown]
 # `update_graph` writes the trained parameters back. The file contains the spiking network; the dense

@@ -71,26 +71,31 @@ optimiser = nnx.Optimizer(model, optax.adam(0.01), wrt=nnx.Param)
 @nnx.jit
 def step(model, optimiser, values, labels):
     def mean_loss(model):
-        return loss(model(values), labels).mean()
+        solution = model(values)
+        return loss(solution, labels).mean(), solution.result
 
-    value, gradient = nnx.value_and_grad(mean_loss)(model)
+    (value, result), gradient = nnx.value_and_grad(mean_loss, has_aux=True)(model)
     optimiser.update(model, gradient)
-    return value
+    return value, result
 
 
 @nnx.jit
 def accuracy(model, values, labels):
-    return jnp.mean(loss.predict(model(values)) == labels)
+    solution = model(values)
+    return jnp.mean(loss.predict(solution) == labels), solution.result
 
 
 rng = np.random.default_rng(0)
 for epoch in range(EPOCHS):
     losses = []
     for chosen in rng.permutation(len(data.train)).reshape(-1, BATCH):
-        value = step(model, optimiser, data.train.x[chosen], data.train.y[chosen])
+        value, result = step(model, optimiser, data.train.x[chosen], data.train.y[chosen])
+        assert result == jaxsnn.Result.SUCCESS  # with throw=False, no error is raised
         losses.append(float(value))
     print(f"epoch {epoch}: loss {np.mean(losses):.3f}")
-print(f"test accuracy {float(accuracy(model, data.test.x, data.test.y)):.1%}")
+fraction, result = accuracy(model, data.test.x, data.test.y)
+assert result == jaxsnn.Result.SUCCESS
+print(f"test accuracy {float(fraction):.1%}")
 
 # %% [markdown]
 # `update_graph` writes the trained parameters back. The file contains the spiking network; the dense
