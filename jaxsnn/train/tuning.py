@@ -185,6 +185,9 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
                 )
             )
         steps.append(step)
+    for step in steps:
+        if step.test.neurobench is not None:
+            all_notes += step.test.neurobench.notes
     chosen = _chosen(steps[2:], source.validation.accuracy)
     if chosen.validation.accuracy < source.validation.accuracy:
         all_notes.append(
