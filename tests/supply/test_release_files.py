@@ -97,7 +97,7 @@ def test_wheels_contain_the_kernels_for_all_instruction_sets():
 
 def test_kernels_are_compiled_with_the_headers_of_the_oldest_jaxlib():
     backend = (ROOT / "build_backend" / "kernel_backend.py").read_text()
-    (headers,) = re.findall(r'^HEADERS = "jaxlib==(.+)"', backend, re.M)
+    (headers,) = re.findall(r'^OLDEST = "jaxlib==(.+)"', backend, re.M)
     (oldest,) = (text for text in project()["dependencies"] if text.startswith("jax>="))
     assert oldest.startswith(f"jax>={headers.removesuffix('.0')},")
     assert f"    - jaxlib {headers}.* #" in (ROOT / "recipe" / "recipe.yaml").read_text()
