@@ -118,7 +118,7 @@ class NeuroBench:
         """Return the metrics as text, by their titles in tables and reports."""
         accuracy = {} if self.accuracy is None else {"accuracy": f"{self.accuracy:.2%}"}
         return accuracy | {
-            "footprint": f"{self.footprint} bytes, of which weights and biases {self.weight_bytes}",
+            "footprint": f"{self.footprint} bytes, {self.weight_bytes} of them of weights, biases, factors and delays",
             "connection sparsity": _number(self.connection_sparsity),
             "activation sparsity": _number(self.activation_sparsity),
             "effective MACs per sample": _number(self.effective_macs),

@@ -510,8 +510,8 @@ def events_of_arrays(
         UsageError: missing fields, events outside the sensor, between its pixels, or at times that
             are below 0 or not finite, or too many.
 
-    >>> one = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
-    >>> events = events_of_arrays([one], (2, 1, 2))
+    >>> recording = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
+    >>> events = events_of_arrays([recording], (2, 1, 2))
     >>> events.time.tolist(), events.index.tolist()
     ([[0.002]], [[3]])
     """

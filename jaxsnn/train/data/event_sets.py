@@ -172,8 +172,8 @@ def data_of_recordings(
         UsageError: elements that are not such pairs, events outside of the sensor, times that are
             negative, not finite or without a unit, or labels that are not integers from 0.
 
-    >>> one = np.array([(2000, 1)], dtype=[("t", int), ("x", int)])
-    >>> data = data_of_recordings([(one, 0), (one, 1)], (3, 1, 1), time_unit="1us")
+    >>> recording = np.array([(2000, 1)], dtype=[("t", int), ("x", int)])
+    >>> data = data_of_recordings([(recording, 0), (recording, 1)], (3, 1, 1), time_unit="1us")
     >>> len(data), data.channels, data.x.time[np.array([1])].tolist()
     (2, 3, [[0.002]])
     """
