@@ -404,11 +404,12 @@ def refuse_bad_events(
 
 
 def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:
-    """Refuse times that are NaN, negative, or finite and beyond the range of the dtype: they would
-    become inf, the mark of unused slots, without a note.
+    """Refuse times that are NaN, negative, or beyond the range of the dtype: larger finite ones would
+    become inf, the mark of unused slots, and smaller ones 0, without a note.
     """
-    latest = np.finfo(dtype).max
-    bad = np.isnan(time) | (time < 0) | (np.isfinite(time) & (time > latest))
+    earliest, latest = np.finfo(dtype).tiny, np.finfo(dtype).max
+    is_small = (time < earliest) & (time != 0)
+    bad = np.isnan(time) | is_small | (np.isfinite(time) & (time > latest))
     if bad.any():
         raise UsageError(
             Text(
@@ -417,7 +418,7 @@ def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:
                 time=time[bad].flat[0],
                 location=_first(bad),
             ),
-            fix=f"pass times from 0 to {latest:.2g} s (inf in unused slots)",
+            fix=f"pass 0, or times from {earliest:.2g} to {latest:.2g} s (inf in unused slots)",
             node=name,
         )
 
