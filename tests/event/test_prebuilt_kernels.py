@@ -178,7 +178,7 @@ def build_data():
 
 
 @pytest.mark.parametrize(
-    ("setting", "levels"), [("", {"v3"}), ("all", {"v2", "v3", "v4"})], ids=["own", "all"]
+    ("setting", "levels"), [("", {"v3"}), ("all", {"v2", "v3", "v4"})], ids=["this machine", "all"]
 )
 def test_a_wheel_contains_both_types_for_its_levels(setting, levels, hook, monkeypatch):
     monkeypatch.setenv("JAXSNN_WHEEL_LEVELS", setting)

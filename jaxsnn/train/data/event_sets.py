@@ -395,7 +395,7 @@ def _windows(path: Path) -> list[tuple[int, int, int]]:
     return rows
 
 
-def _own_files(
+def _user_files(
     kind: str, location: str, seed: Seed, shape: tuple[int, ...] | None, outputs: int
 ) -> tuple[Splits, Notes]:
     """Return events of an .npz file, of train.npz and test.npz in a folder, or of folders of files."""
@@ -427,7 +427,7 @@ EVENT_SETS: Mapping[
         "ssc": _heidelberg,
         "nmnist": _nmnist,
         "dvsgesture": _gestures,
-        "events": _own_files,
+        "events": _user_files,
     }
 )
 
