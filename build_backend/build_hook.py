@@ -7,6 +7,7 @@ contains no kernels, and they are compiled at first use if a compiler is install
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -34,6 +35,13 @@ def kernel_compiler() -> ModuleType:
     return module
 
 
+def licence_of_headers() -> Path | None:
+    """Return the licence file of the installed jaxlib, whose inline functions the kernels contain."""
+    files = importlib.metadata.files("jaxlib") or ()
+    paths = [Path(str(file.locate())) for file in files if file.name == "LICENSE.txt"]
+    return next((path for path in paths if path.is_file()), None)
+
+
 class KernelBuildHook(BuildHookInterface):
     """Hook that compiles the kernels for a wheel, but not for an editable install."""
 
@@ -55,9 +63,13 @@ class KernelBuildHook(BuildHookInterface):
                 raise
             self.app.display_warning(f"the wheel contains no kernels: {error}")
             return
+        folder = _NATIVE / kernel_compiler().PREBUILT.name
         for library in libraries:
-            target = _NATIVE / kernel_compiler().PREBUILT.name / library.name
-            build_data["force_include"][str(library)] = str(target)
+            build_data["force_include"][str(library)] = str(folder / library.name)
+        if licence := licence_of_headers():
+            build_data["force_include"][str(licence)] = str(folder / "LICENSE.XLA.txt")
+        elif self._requires_all():
+            raise RuntimeError("jaxlib, whose headers the kernels contain, has no licence file")
         # The libraries do not depend on the version of Python.
         machine_tag = self.build_config.builder.get_best_matching_tag().split("-")[2]
         build_data["tag"] = f"py3-none-{machine_tag}"

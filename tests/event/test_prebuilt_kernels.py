@@ -1,5 +1,6 @@
 """Kernels that an installed wheel contains: which library is loaded, and what happens without one."""
 
+import importlib.metadata
 import importlib.util
 import platform
 import shutil
@@ -184,14 +185,25 @@ def test_a_wheel_contains_both_types_for_its_levels(setting, levels, hook, monke
     monkeypatch.setenv("JAXSNN_WHEEL_LEVELS", setting)
     data = build_data()
     hook.initialize("standard", data)
-    names = [Path(target).name for target in data["force_include"].values()]
-    assert {(name.split("-")[1], name.split("-")[4]) for name in names} == {
+    included = {Path(target).name: Path(path) for path, target in data["force_include"].items()}
+    licence = included.pop("LICENSE.XLA.txt")
+    assert "Apache License" in licence.read_text()
+    assert {(name.split("-")[1], name.split("-")[4]) for name in included} == {
         (dtype, level) for dtype in ("float32", "float64") for level in levels
     }
     assert (data["tag"], data["pure_python"]) == ("py3-none-linux_x86_64", False)
-    assert all(Path(library).exists() for library in data["force_include"])
+    assert all(library.exists() for library in included.values())
     hook.finalize("standard", data, "x.whl")
-    assert not any(Path(library).exists() for library in data["force_include"])
+    assert not any(library.exists() for library in included.values())
+    assert licence.exists()
+
+
+def test_a_released_wheel_needs_the_licence_of_the_headers(hook, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
+    hook.initialize("standard", build_data())
+    monkeypatch.setenv("JAXSNN_WHEEL_LEVELS", "all")
+    with pytest.raises(RuntimeError):
+        hook.initialize("standard", build_data())
 
 
 def test_a_wheel_without_a_compiler_is_pure_and_says_so(hook, monkeypatch):
