@@ -1,0 +1,278 @@
+"""Verdicts: does a convention explain what a framework computed for a graph?"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import itertools
+import logging
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxsnn.conformance.adapter import Adapter
+from jaxsnn.conformance.reference import MEANINGS, Convention, Run, conventions, run_reference
+from jaxsnn.errors import JaxsnnError, first_line
+from jaxsnn.nir.graphs.parse import parse
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.passes import shapes
+
+VerdictName = Literal["pass", "wrong", "refused", "crash", "not applicable"]
+VERDICTS: tuple[VerdictName, ...] = ("pass", "wrong", "refused", "crash", "not applicable")
+#: Largest relative root mean square error of a readout.
+MEMBRANE_TOLERANCE = 1e-4
+#: Smallest share of time steps and samples that rounding in float32 leaves decided.
+_DECIDED = 0.5
+#: Number of decisions in a convention.
+_FIELDS = len(MEANINGS)
+#: Values that an importer assumes for a parameter that it does not read.
+_IGNORED: Mapping[str, float] = {
+    "r": 1,
+    "w_in": 1,
+    "v_leak": 0,
+    "v_reset": 0,
+    "bias": 0,
+    "padding": 0,
+    "dilation": 1,
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """What the suite concludes of one network.
+
+    Attributes:
+        verdict: "pass": a convention explains every spike; "wrong": none does, or the file is not what
+            NIR allows; "refused": the framework raises an error on purpose; "crash": any other error;
+            "not applicable": the framework has nothing like it.
+        reason: why, in one sentence.
+        convention: the convention that explains the outputs, the closest to the literal reading.
+        exported: of a round trip, the convention that explains the module and its file, if the
+            importer follows another.
+        warning: what the framework printed or logged.
+        expected: outputs of the literal reading, (time, batch, *shape), if there are any.
+        got: outputs of the framework.
+    """
+
+    verdict: VerdictName
+    reason: str = ""
+    convention: Convention | None = None
+    exported: Convention | None = None
+    warning: str = ""
+    expected: np.ndarray | None = None
+    got: np.ndarray | None = None
+
+
+class Failure(Exception):
+    """An error of the framework, with the answer that follows from it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.reason)
+        self.answer = answer
+
+    @classmethod
+    def of(cls, error: Exception, stage: str, adapter: Adapter) -> Failure:
+        """Return the failure for an exception.
+
+        It is a refusal if a `raise` or `assert` in the framework's own code, or in nirtorch, raised it;
+        else a crash.
+        """
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        packages = {adapter.distribution.replace("-", "_"), "nirtorch"}
+        is_own = not packages.isdisjoint(Path(frame.filename).parts)
+        on_purpose = isinstance(error, NotImplementedError) or (is_own and _raises(frame))
+        reason = f"{stage}: {type(error).__name__}: {first_line(error)}"
+        return cls(Answer(verdict="refused" if on_purpose else "crash", reason=reason))
+
+
+def _raises(frame: traceback.FrameSummary) -> bool:
+    """Return whether the statement of a frame is a `raise` or an `assert`."""
+    try:
+        tree = ast.parse(Path(frame.filename).read_bytes())
+    except (OSError, SyntaxError):
+        return False
+    line = frame.lineno or 0
+    statements = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise | ast.Assert)
+        and node.lineno <= line <= (node.end_lineno or 0)
+    ]
+    return bool(statements)
+
+
+class Log:
+    """What a framework prints and logs while it is called."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    def noted(self, answer: Answer) -> Answer:
+        """Return an answer with the first warning of the log."""
+        lines = [line.strip() for line in self.stream.getvalue().splitlines()]
+        warning = next((line for line in lines if "warning" in line.lower()), "")
+        return replace(answer, warning=warning)
+
+
+@contextlib.contextmanager
+def calling(adapter: Adapter) -> Iterator[Log]:
+    """Collect what a framework prints, warns and logs while the context lasts."""
+    log = Log()
+    handler = logging.StreamHandler(log.stream)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        with (
+            contextlib.redirect_stdout(log.stream),
+            contextlib.redirect_stderr(log.stream),
+            warnings.catch_warnings(),
+            np.errstate(all="ignore"),
+        ):
+            warnings.simplefilter("ignore")
+            yield log
+    finally:
+        root.removeHandler(handler)
+
+
+def read_written(written: Any) -> Graph:
+    """Return what an exporter wrote as a graph.
+
+    Raises:
+        Failure: the graph is invalid, the shape of a population differs from that of its input, or nir
+            cannot write or read the file.
+    """
+    try:
+        graph = parse(written, dialect="nir", time_unit="s")
+    except JaxsnnError as error:
+        raise Failure(Answer(verdict="wrong", reason=f"file: {error.problem.message}")) from error
+    for name, (inward, _) in shapes(graph).items():
+        node = graph.nodes[name]
+        for parameter in node.traits.parameters if node.traits.state else ():
+            value = node.parameters.get(parameter.name)
+            if value is None or parameter.per != "element" or np.shape(value) == inward:
+                continue
+            reason = (
+                f"file: {parameter.name} of '{name}' ({node.type}) has shape {np.shape(value)}, and "
+                f"the input of the node has shape {inward}"
+            )
+            raise Failure(Answer(verdict="wrong", reason=reason))
+    try:
+        through_file(written)
+    except Exception as error:
+        reason = f"file: {type(error).__name__}: {first_line(error)}"
+        raise Failure(Answer(verdict="wrong", reason=reason)) from error
+    return graph
+
+
+def through_file(graph: Any) -> Any:
+    """Return a nir.NIRGraph as nir reads it from the file that nir writes for it."""
+    import nir
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.nir"
+        nir.write(path, graph)
+        return nir.read(path)
+
+
+def explain(graph: Graph, x: np.ndarray, got: np.ndarray, dt: float) -> Answer:
+    """Return whether a convention explains the outputs of a framework for a graph.
+
+    Args:
+        graph: the network, in the literal reading.
+        x: inputs (time, batch, *shape).
+        got: outputs of the framework (time, batch, *shape).
+        dt: length of a time step.
+    """
+    literal = run_reference(graph, x, dt, Convention())
+    if convention := _explaining(graph, x, got, dt, _FIELDS):
+        return Answer(verdict="pass", convention=convention, expected=literal.output, got=got)
+    reason = _diagnosis(graph, x, got, dt) or _difference(literal, got)
+    return Answer(verdict="wrong", reason=reason, expected=literal.output, got=got)
+
+
+def _agrees(reference: Run, got: np.ndarray) -> bool:
+    """Return whether outputs are the same, as far as rounding in float32 leaves them decided."""
+    if reference.output.shape != got.shape:
+        return False
+    mask = reference.decided
+    if mask.mean() < _DECIDED:
+        return False
+    expected, actual = reference.output[mask], np.asarray(got, float)[mask]
+    if reference.spiking:
+        return np.array_equal(expected, actual)
+    error = np.sqrt(np.mean((expected - actual) ** 2))
+    return bool(error <= MEMBRANE_TOLERANCE * np.sqrt(np.mean(expected**2)))
+
+
+def _diagnosis(graph: Graph, x: np.ndarray, got: np.ndarray, dt: float) -> str:
+    """Return which parameter has to be ignored for the outputs to follow; "" if there is none."""
+    candidates = [((name,), _ignoring(graph, (name,))) for name in _IGNORED]
+    candidates += [
+        (names, _ignoring(graph, names)) for names in itertools.combinations(_IGNORED, 2)
+    ]
+    for names, changed in candidates:
+        values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in names)
+        most = _FIELDS if len(names) == 1 else 2
+        if changed is not None and (convention := _explaining(changed, x, got, dt, most)):
+            return f"the outputs are those of a file with {values} ({convention})"
+    for factor in (dt, 1 / dt) if dt != 1 else ():
+        if convention := _explaining(graph, x, got, dt / factor, _FIELDS):
+            return f"the outputs are those of a file whose time constants are multiplied by {factor:g} ({convention})"
+    return ""
+
+
+def _explaining(
+    graph: Graph, x: np.ndarray, got: np.ndarray, dt: float, most: int
+) -> Convention | None:
+    """Return the convention with at most `most` differences from the literal reading that explains the
+    outputs, or None.
+    """
+    for convention in conventions(graph):
+        if len(convention.differences) > most:
+            return None
+        try:
+            if _agrees(run_reference(graph, x, dt, convention), got):
+                return convention
+        except ValueError:  # shapes that no longer match
+            return None
+    return None
+
+
+def _ignoring(graph: Graph, names: Sequence[str]) -> Graph | None:
+    """Return a graph whose nodes have the values that an importer assumes for some parameters; None if
+    one of the parameters is absent, or has these values.
+    """
+    for name in names:
+        changed = {}
+        for key, node in graph.nodes.items():
+            value = node.parameters.get(name)
+            if value is None or isinstance(value, str) or np.all(value == _IGNORED[name]):
+                continue
+            changed[key] = node.replace(**{name: np.full_like(np.asarray(value), _IGNORED[name])})
+        if not changed:
+            return None
+        graph = graph.with_nodes(changed)
+    return graph
+
+
+def _difference(reference: Run, got: np.ndarray) -> str:
+    """Return how outputs differ from the literal reading."""
+    if reference.output.shape != got.shape:
+        return (
+            f"the output has shape {got.shape[2:]}, and the file says {reference.output.shape[2:]}"
+        )
+    if not reference.spiking:
+        scale = np.sqrt(np.mean(reference.output**2))
+        error = np.sqrt(np.mean((reference.output - got) ** 2)) / scale
+        return f"no convention explains the membrane potentials; relative error {error:.2g}"
+    different = int((reference.output != got).any(axis=0).sum())
+    return f"no convention explains the spikes; {different} of {got[0].size} trains differ from the literal reading"
