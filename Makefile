@@ -73,7 +73,7 @@ sbom: $(VENV)/.installed-docs
 	$(BIN)/python -m tests.supply.versions lock
 
 # The pictures and notebooks of the examples, from runs of full size, in some minutes. Fashion-MNIST is needed (Debian's
-# dataset-fashion-mnist).
+# dataset-fashion-mnist), and `pip install flax tensorboard`.
 gallery: $(VENV)/.installed-test
 	$(BIN)/python docs/example_runs.py
 

@@ -1,6 +1,6 @@
 """The emulated chip beside DelGrad's recordings: when output spikes come, and how many are missing.
 
-    python benchmarks/bss2_recordings.py FOLDER [--chips N] [--fit] [--write]
+    python benchmarks/bss2_recordings.py FOLDER [--chips N] [--fit] [--held-out] [--write]
 
 FOLDER is experiment_pretrained/yin_yang_hxpynn_W/epoch_300 of the repository JulianGoeltz/fastAndDeep:
 a network 20-30-3 without delays, trained in the loop of the chip W66F3, with the spikes that the chip
@@ -9,8 +9,14 @@ network with delays, which no mapping has.)
 
 Prints the table of docs/bss2.md, of the test inputs, with bootstrap standard errors: of the recording
 over its inputs, of the median over the emulated chips. `--write` puts it there. `--fit` fits `Spread`
-to the training inputs and prints each step; `Spread()` and `STRENGTH` have the result, rounded. Fit and
-table use different emulated chips. The fit matches medians of the emulated chips:
+to the training inputs and prints each step; `Spread()` and `STRENGTH` have the result, rounded.
+
+The chip changed between the recordings of the training and of the test inputs. `--held-out` also
+compares within one recording: `folds` splits the training inputs at random into five parts of 1,000;
+for each of them, the fit is repeated without its inputs and compared with its recording. This prints
+the tables of the held-out inputs in docs/bss2.md.
+
+Fits and tables use different emulated chips. A fit matches medians of the emulated chips:
 
 1. `v_noise` to the noise from trial to trial,
 2. `input_gain` and `driver_gain`, which are equal, to the standard deviation,
@@ -57,7 +63,7 @@ OPTIONS = QuantizeOptions(
 #: Strength of the recorded chip's synapses, relative to `OPTIONS`; fitted.
 STRENGTH = 1.063
 PAGE = Path(__file__).parents[1] / "docs" / "bss2.md"
-BEGIN, END = "<!-- begin recordings -->\n", "<!-- end recordings -->"
+MARKS = "recordings", "held-out recordings", "folds"
 SIZES = (20, 30, 3)
 MAD_TO_SIGMA = 1.4826
 #: Samples of a bootstrap.
@@ -66,8 +72,10 @@ RESAMPLES = 1000
 SEED, SEED_OF_FIT = 0, 10_000
 #: Deviations that are sampled anew in each run.
 NOISE = ("v_threshold_trial", "v_noise", "jitter", "latency")
-#: Training inputs of which the fit takes all for the noise, and every fifth for the rest.
+#: The fit takes all inputs for the noise, and every fifth of them for the rest.
 STEP = 5
+#: Parts of the training inputs, and the seed of the split.
+FOLDS, SEED_OF_FOLDS = 5, 0
 
 
 class Figures(NamedTuple):
@@ -104,13 +112,23 @@ class Recording:
         index = jnp.broadcast_to(jnp.arange(SIZES[0]), self.inputs.shape)
         return Events(time=jnp.asarray(self.inputs * TAU), index=index)
 
+    def part(self, rows: np.ndarray | slice) -> Recording:
+        """Return the recording of some of the inputs."""
+        return Recording(self.inputs[rows], self.spikes[rows], nearest(self.inputs[rows]))
 
-def recording(folder: Path, part: str, step: int = 1) -> Recording:
-    """The recording of "train" or "test" inputs, or of every `step`-th of them."""
+
+def recording(folder: Path, part: str) -> Recording:
+    """The recording of "train" or "test" inputs."""
     inputs, spikes = (
-        np.load(folder / f"yin_yang_{part}_{name}.npy")[::step] for name in ("inputs", "spiketimes")
+        np.load(folder / f"yin_yang_{part}_{name}.npy") for name in ("inputs", "spiketimes")
     )
     return Recording(inputs, spikes, nearest(inputs))
+
+
+def folds(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the indices of the inputs to fit and of those held out, for each part of a random split."""
+    parts = np.split(np.random.default_rng(SEED_OF_FOLDS).permutation(count), FOLDS)
+    return [(np.setdiff1d(np.arange(count), part), np.sort(part)) for part in parts]
 
 
 def nearest(points: np.ndarray) -> np.ndarray:
@@ -265,13 +283,13 @@ class Network:
         return np.array([figures(first, ideal, data.neighbour) for first in every])
 
 
-def fit(folder: Path, chips: int) -> tuple[Spread, float]:
-    """Return the fitted deviations and the strength; print each step."""
-    subject, spread, strength = Network(folder), Spread(), STRENGTH
-    every, some = recording(folder, "train"), recording(folder, "train", STEP)
+def fit(subject: Network, every: Recording, chips: int) -> tuple[Spread, float]:
+    """Return the deviations and the strength that fit a recording; print each step."""
+    spread, strength = Spread(), STRENGTH
+    some = every.part(slice(None, None, STEP))
     seeds = range(SEED_OF_FIT, SEED_OF_FIT + chips)
     target = figures(every.spikes, subject.ideal(every), every.neighbour)
-    print("recorded, training inputs", _cells(target))
+    print("recorded, inputs to fit", _cells(target))
 
     def median(data: Recording, count: int = chips) -> Figures:
         rows = subject.figures(data, spread, seeds[:count], strength)
@@ -318,15 +336,17 @@ def fit(folder: Path, chips: int) -> tuple[Spread, float]:
     return spread, strength
 
 
-def with_table(page: str, table: str) -> str:
+def with_table(page: str, mark: str, table: str) -> str:
     """The page with another table between its marks."""
-    before, rest = page.split(BEGIN)
-    return before + BEGIN + table + "\n" + END + rest.split(END)[1]
+    begin, end = f"<!-- begin {mark} -->\n", f"<!-- end {mark} -->"
+    before, rest = page.split(begin)
+    return before + begin + table + "\n" + end + rest.split(end)[1]
 
 
 def table_of(recorded: Figures, errors: np.ndarray, emulated: dict[str, np.ndarray]) -> str:
     """Return the table of the recordings with their standard errors, and for each spread the median
-    of the emulated chips, its standard errors, and the range of nine of ten chips.
+    of the emulated chips, its standard errors, its difference from the recording, and the range of
+    nine of ten chips.
     """
     lines = [
         "| | std | MAD sigma | mean | missing | fixed pattern | trial noise |",
@@ -339,11 +359,77 @@ def table_of(recorded: Figures, errors: np.ndarray, emulated: dict[str, np.ndarr
             lambda chosen, rows=rows: np.median(rows[chosen], axis=0), len(rows)
         )
         lines += [
-            f"| emulated, `{name}`, median of {len(rows)} | {_cells(np.median(rows, axis=0))} |",
+            f"| emulated, {name}, median of {len(rows)} | {_cells(np.median(rows, axis=0))} |",
             f"| standard error (chips) | {_cells(median_errors, '')} |",
+            f"| emulated minus recorded | {_differences(np.median(rows, axis=0), recorded)} |",
             f"| 5th percentile | {_cells(np.quantile(rows, 0.05, axis=0))} |",
             f"| 95th percentile | {_cells(np.quantile(rows, 0.95, axis=0))} |",
         ]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Held-out inputs, and what fits the others.
+
+    Attributes:
+        spread, strength: Fitted without the held-out inputs.
+        recorded, errors: Figures of the recording of the held-out inputs, and standard errors.
+        emulated: Figures of chips with the fitted deviations on the held-out inputs,
+            (chips, figures).
+    """
+
+    spread: Spread
+    strength: float
+    recorded: Figures
+    errors: np.ndarray
+    emulated: np.ndarray
+
+
+def held_out(subject: Network, train: Recording, chips: int) -> Iterator[Fold]:
+    """Fit the emulator without each part of the training inputs, and compare it on that part."""
+    for fitted, rows in folds(len(train.inputs)):
+        spread, strength = fit(subject, train.part(fitted), chips)
+        data = train.part(rows)
+        ideal = subject.ideal(data)
+        yield Fold(
+            spread=spread,
+            strength=strength,
+            recorded=figures(data.spikes, ideal, data.neighbour),
+            errors=errors_of(data, ideal),
+            emulated=subject.figures(data, spread, range(SEED, SEED + chips), strength),
+        )
+
+
+def errors_of(data: Recording, ideal: np.ndarray) -> np.ndarray:
+    """Return standard errors of the figures of a recording, over its inputs."""
+    return standard_errors(
+        lambda rows: figures(data.spikes, ideal, data.neighbour, rows), len(data.inputs)
+    )
+
+
+def table_of_folds(results: Sequence[Fold]) -> str:
+    """Return the table of all parts of the training inputs: fitted values, and figures of the
+    recording and of the median of the emulated chips.
+    """
+    lines = [
+        "| part | membrane noise, LSB | gains | latency, ns | strength "
+        "| std | MAD sigma | mean | missing | fixed pattern | trial noise |",
+        "|---|" + 10 * "---|",
+    ]
+    for number, fold in enumerate(results):
+        spread, median = fold.spread, np.median(fold.emulated, axis=0)
+        lines += [
+            f"| {number}, recorded | | | | | {_cells(fold.recorded)} |",
+            f"| {number}, emulated | {spread.v_noise:.2f} | {spread.input_gain:.1%} "
+            f"| {spread.latency * 1e9:.0f} | {fold.strength:.3f} | {_cells(median)} |",
+        ]
+    differences = [np.median(fold.emulated, axis=0) - np.asarray(fold.recorded) for fold in results]
+    average = np.mean([fold.recorded for fold in results], axis=0)
+    lines.append(
+        "| mean difference | | | | "
+        f"| {_differences(average + np.mean(differences, axis=0), Figures(*average))} |"
+    )
     return "\n".join(lines)
 
 
@@ -357,14 +443,17 @@ def main() -> None:
     parser.add_argument(
         "--fit", action="store_true", help="fit Spread to the training inputs first"
     )
-    parser.add_argument("--write", action="store_true", help="into docs/bss2.md")
+    parser.add_argument(
+        "--held-out", action="store_true", help="fit and compare within the training recording, too"
+    )
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/bss2.md")
     options = parser.parse_args()
+    subject = Network(options.folder)
+    train, data = recording(options.folder, "train"), recording(options.folder, "test")
     if options.fit:
-        fit(options.folder, options.chips)
-    data, subject = recording(options.folder, "test"), Network(options.folder)
+        fit(subject, train, options.chips)
     ideal = subject.ideal(data)
     print(f"ideal: {np.isinf(ideal).mean():.1%} missing")
-    train = recording(options.folder, "train")
     later, error = shift(
         deviations(data.spikes, ideal),
         data.inputs,
@@ -373,21 +462,37 @@ def main() -> None:
     )
     print(f"recorded, test minus nearest training input: {later:+.4f}, standard error {error:.4f}")
     emulated = {
-        name: subject.figures(data, spread, range(SEED, SEED + options.chips))
+        f"`{name}`": subject.figures(data, spread, range(SEED, SEED + options.chips))
         for name, spread in reversed(list(SPREADS.items()))
     }
-    errors = standard_errors(
-        lambda rows: figures(data.spikes, ideal, data.neighbour, rows), len(ideal)
-    )
-    table = table_of(figures(data.spikes, ideal, data.neighbour), errors, emulated)
-    print(table)
+    recorded = figures(data.spikes, ideal, data.neighbour)
+    tables = {MARKS[0]: table_of(recorded, errors_of(data, ideal), emulated)}
+    if options.held_out:
+        results = list(held_out(subject, train, options.chips))
+        first = results[0]
+        columns = {"fitted without these inputs": first.emulated}
+        tables[MARKS[1]] = table_of(first.recorded, first.errors, columns)
+        tables[MARKS[2]] = table_of_folds(results)
+    print("\n\n".join(tables.values()))
     if options.write:
-        PAGE.write_text(with_table(PAGE.read_text(), table))
+        for mark, table in tables.items():
+            PAGE.write_text(with_table(PAGE.read_text(), mark, table))
 
 
 def _cells(values: Figures | np.ndarray, sign: str = "+") -> str:
     std, mad, mean, missing, fixed, trial = values
     return f"{std:.3f} | {mad:.3f} | {mean:{sign}.3f} | {missing:.1%} | {fixed:.3f} | {trial:.3f}"
+
+
+def _differences(values: np.ndarray, reference: Figures) -> str:
+    """Differences in percent of the reference, and of the missing spikes in points."""
+    pairs = zip(Figures._fields, values, reference, strict=True)
+    return " | ".join(
+        f"{100 * (value - recorded):+.1f} points"
+        if name == "missing"
+        else f"{(value - recorded) / abs(recorded):+.0%}"
+        for name, value, recorded in pairs
+    )
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def demo_lines(printed: str) -> Iterator[str]:
     left_out, begun = False, False
     for line in printed.splitlines():
         text = line.strip()
-        if re.match(r"\d  \w", line) or text.startswith(SHOWN) or COMPARED in text:
+        if re.match(r"\d+ +\w", line) or text.startswith(SHOWN) or COMPARED in text:
             if left_out:
                 yield "..."
             left_out, begun = False, True

@@ -25,7 +25,13 @@ REFERENCE = {
 #: Classes whose objects are results of calls, so that their constructors are not documented.
 RETURNED = (
     *("jaxsnn.EventSolution", "jaxsnn.EventStream", "jaxsnn.Graph", "jaxsnn.Network"),
-    *("jaxsnn.Result", "jaxsnn.SteppedSolution", "jaxsnn.Verification", "jaxsnn.plot.Picture"),
+    *(
+        "jaxsnn.NeuroBench",
+        "jaxsnn.Result",
+        "jaxsnn.SteppedSolution",
+        "jaxsnn.Verification",
+        "jaxsnn.plot.Picture",
+    ),
     *("jaxsnn.train.EpochRecord", "jaxsnn.train.Fit", "jaxsnn.nir.build.Layer"),
 )
 #: Section of a docstring -> its title on the page.
@@ -186,6 +192,9 @@ TOPICS = {
             "SteppedSolution": "solution of the time-stepped engine: `output()`, `y`, recorded "
             "`spikes` and `voltages`",
             "Result": "how a run ended",
+            "neurobench": "compute the metrics of NeuroBench of a run: footprint, sparsities, synaptic "
+            "operations; definitions: [](../../guide_results.md#neurobench-metrics)",
+            "NeuroBench": "result of `neurobench`: `as_text()`, `as_dict()`",
         },
     ),
     "comparison": Topic(
@@ -211,8 +220,10 @@ TOPICS = {
             "TrainOptions": "all options of a training run",
             "Fit": "result of `fit`: graph, accuracies, history, notes",
             "EpochRecord": "one epoch of the history; epoch 0 is before training",
+            "EpochReport": "what a callback receives after an epoch",
             "TrainingStopped": "error of a run that cannot continue; `fit` has the best epoch",
             "evaluate": "return the accuracy of a graph on labelled samples",
+            "evaluate_neurobench": "return the metrics of NeuroBench of a graph on labelled samples",
             "accuracy": "return the fraction of predictions that equal the label",
             "calibrated": "scale weights, layer by layer, until a fraction of the neurons fires",
             "tune": "train a network of another framework in continuous time, also for fewer spikes",
@@ -223,6 +234,7 @@ TOPICS = {
             "Free": "any value",
             "Positive": "above a lower bound",
             "Bounded": "between two bounds",
+            "unconstrain": "numbers for your own training loop, with time constants in log space",
             "join_processes": "let several processes train together",
         },
     ),
@@ -235,6 +247,8 @@ TOPICS = {
             "Splits": "samples for training, validation and test",
             "splits_of_arrays": "split samples and labels at random",
             "events_of_arrays": "convert structured arrays with fields t and p, or t, x, y and p",
+            "data_of_recordings": "use pairs of a structured array and a label, such as data of tonic",
+            "save_events": "write recordings of events to a file for `fit` and the command line",
             "data_of_nir": "read labelled samples of an Input node from NIR's data format",
             "yinyang": "points of the Yin-Yang figure with their labels",
             "yinyang_splits": "the Yin-Yang task with the sizes of its paper",

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from jaxsnn.nir.model.nodes import register_node as register_node
     from jaxsnn.nir.torch.to_torch import to_torch as to_torch
     from jaxsnn.simulation.fidelity import fidelity as fidelity
+    from jaxsnn.simulation.neurobench import NeuroBench as NeuroBench
+    from jaxsnn.simulation.neurobench import neurobench as neurobench
     from jaxsnn.simulation.reset_comparison import compare_resets as compare_resets
     from jaxsnn.simulation.simulate import simulate as simulate
     from jaxsnn.simulation.solution import Solution as Solution
@@ -80,6 +82,7 @@ _HOME = {
     "JaxsnnError": "jaxsnn.errors",
     "Network": "jaxsnn.network.network",
     "NodeTraits": "jaxsnn.nir.model.node",
+    "NeuroBench": "jaxsnn.simulation.neurobench",
     "NeuronModel": "jaxsnn.network.neuron_models",
     "Note": "jaxsnn.errors",
     "Result": "jaxsnn.network.results",
@@ -101,6 +104,7 @@ _HOME = {
     "load_into": "jaxsnn.simulation.torch_modules",
     "split_module": "jaxsnn.simulation.torch_modules",
     "lower": "jaxsnn.network.lowering.lower",
+    "neurobench": "jaxsnn.simulation.neurobench",
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",
     "quantize": "jaxsnn.bss2.search.quantize",

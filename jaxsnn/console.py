@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jaxsnn.errors import FileError, printable
@@ -52,6 +54,27 @@ def to_stderr(line: str) -> None:
         sys.stderr.flush()
     except OSError:
         _discard_output(sys.stderr)
+
+
+#: Whether `report_progress` prints; commands with --quiet switch it off.
+_reports_progress = True
+
+
+@contextmanager
+def progress_reports(enabled: bool) -> Iterator[None]:
+    """Switch the lines of `report_progress` on or off while the context lasts."""
+    global _reports_progress
+    before, _reports_progress = _reports_progress, enabled
+    try:
+        yield
+    finally:
+        _reports_progress = before
+
+
+def report_progress(line: str) -> None:
+    """Print a line on stderr about work that delays the caller, unless the command is quiet."""
+    if _reports_progress:
+        to_stderr(line)
 
 
 def to_terminal(line: str) -> None:

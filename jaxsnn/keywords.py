@@ -1,10 +1,12 @@
-"""Errors for misspelt keyword arguments of public functions and classes, with the nearest name."""
+"""Errors for misspelt keyword arguments of public functions and classes, with the nearest name; names of
+options in tables.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, suggestion
@@ -67,3 +69,29 @@ def _keywords_of(function: Callable[..., Any]) -> list[str]:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         and parameter.name != "self"
     ]
+
+
+def with_underscores(table: Mapping[str, Any], table_name: str) -> dict[str, Any]:
+    """Return a table with "_" for "-" in its names.
+
+    Args:
+        table_name: name of the table in messages.
+
+    Raises:
+        UsageError: two names of the table differ in this only.
+
+    >>> with_underscores({"late-weight": 0.1}, "loss_options")
+    {'late_weight': 0.1}
+    """
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name in values:
+            raise UsageError(
+                Text(
+                    "{table} has {name} twice, with '-' and with '_'", table=table_name, name=name
+                ),
+                fix="set it once",
+            )
+        values[name] = value
+    return values

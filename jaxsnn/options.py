@@ -134,6 +134,11 @@ REPORT = Option(
     metavar="R.html",
     file="file",
 )
+NEUROBENCH = Option(
+    name="neurobench",
+    help="compute the metrics of NeuroBench: footprint, sparsities and synaptic operations",
+    is_switch=True,
+)
 PLOT = Option(name="plot", metavar="PICTURE", file="file")
 
 # Simulation
@@ -223,6 +228,7 @@ MAX_RUNS = Option(
     name="max_runs",
     help="maximum number of runs on the chip (default: as few as the search reaches)",
     flag="runs",
+    other_flags=("--max-runs",),
     metavar="N",
     convert=int,
     functions=("jaxsnn.bss2.search.portfolio.place_and_route",),

@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -308,7 +307,7 @@ def _as_file_error(path: Path) -> Iterator[None]:
 
 def _temporary_name(path: Path) -> str:
     """Return a unique temporary name beside a path, which `_remove_leftovers` recognises."""
-    return f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
+    return f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}"
 
 
 class _Staged:

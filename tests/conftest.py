@@ -73,8 +73,9 @@ def native_kernels() -> None:
     test; with one a build that fails is a failure.
     """
     from jaxsnn.event.native import native_build
+    from jaxsnn.event.native.kernel_compiler import find_compiler
 
-    if native_build._compiler() is None:
+    if find_compiler() is None:
         pytest.skip("no C++ compiler on this machine")
     for dtype in ("float32", "float64"):
         library = native_build.native_library(dtype)

@@ -10,7 +10,6 @@ PAGES = {
     "A node type": "guide_neuron",
     "A loss": "guide_loss",
     "An encoder, a constraint, a regulariser": "guide_loss",
-    "Your own training loop": "guide_loss",
     "A framework": "extending",
     "A placer or a router": "extending",
 }

@@ -256,11 +256,16 @@ _SOURCE_KEYS = ("population", "index", "from_run", "events")
 _ROW_KEYS = ("hemisphere", "row", "columns", "labels", "weights")
 
 
-def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
+def from_json(text: str, chips: Mapped[str, Chip] = CHIPS, *, location: str = "mapping") -> Mapping:
     """Return the mapping of a JSON text.
 
     Only the form is checked here: types, keys, also unknown and repeated ones, and lengths of
     lists. `jaxsnn.bss2.check` verifies the content.
+
+    Args:
+        text: JSON of a mapping.
+        chips: Chips by name.
+        location: Name of the text in error messages, such as its file.
 
     Raises:
         MappingError: The text is not JSON, has another schema or an unknown chip, or an entry is
@@ -270,30 +275,32 @@ def from_json(text: str, chips: Mapped[str, Chip] = CHIPS) -> Mapping:
         content = parse_json(text)
     except ValueError as error:
         raise MappingError(
-            Text("the mapping is not JSON ({error})", error=reason_of(error)),
+            Text("{location} is not JSON ({error})", location=location, error=reason_of(error)),
             fix="write a mapping with jaxsnn map",
         ) from None
-    if (schema := Entry(content, "mapping").integer("schema")) != SCHEMA:
+    if (schema := Entry(content, location).integer("schema")) != SCHEMA:
         raise MappingError(
             Text(
-                "the mapping has schema {actual}; this version of jaxsnn reads schema {expected}",
+                "{location} has schema {actual}; this version of jaxsnn reads schema {expected}",
+                location=location,
                 actual=schema,
                 expected=SCHEMA,
             ),
             fix=MAP_AGAIN,
         )
-    document = Entry(content, "mapping", keys=_KEYS)
+    document = Entry(content, location, keys=_KEYS)
     name = document.text("chip")
     if name not in chips:
         raise MappingError(
-            Text("the mapping is for the unknown chip '{chip}'", chip=name),
+            Text("{location} is for the unknown chip '{chip}'", location=location, chip=name),
             fix=suggestion(name, chips),
         )
     signs = document.text("signs")
     if signs not in SIGNS:
         raise MappingError(
             Text(
-                "mapping: 'signs' is '{signs}', not one of {supported}",
+                "{location}: 'signs' is '{signs}', not one of {supported}",
+                location=location,
                 signs=signs,
                 supported=listing(SIGNS),
             ),

@@ -30,9 +30,9 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
 
     Raises:
         FileError: The file cannot be read, or is not text.
-        MappingError: The file is not a mapping.
+        MappingError: The file is not a mapping; the message names the file.
     """
-    return from_json(read_parsable_text(path, "a mapping of jaxsnn map"))
+    return from_json(read_parsable_text(path, "a mapping of jaxsnn map"), location=str(path))
 
 
 def quantize_as_mapped(graph: Graph, mapping: Mapping, **options: Any) -> Quantized:

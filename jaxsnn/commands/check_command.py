@@ -24,7 +24,14 @@ def _purposes() -> str:
     return f"what the file is for: {', '.join(purposes())}; NAME==VERSION for one version of an importer"
 
 
-_PURPOSE = Option(name="purpose", flag="for", metavar="PURPOSE", help=_purposes, required=True)
+_PURPOSE = Option(
+    name="purpose",
+    flag="for",
+    other_flags=("--purpose",),
+    metavar="PURPOSE",
+    help=_purposes,
+    required=True,
+)
 
 
 def add(commands: Any) -> None:

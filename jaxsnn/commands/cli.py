@@ -21,7 +21,7 @@ from types import ModuleType
 from jaxsnn import commands as command_package
 from jaxsnn.commands.arguments import Parser, limits_of, warnings_as_notes
 from jaxsnn.commands.remarks import line_of
-from jaxsnn.console import print_arriving, to_stderr
+from jaxsnn.console import print_arriving, progress_reports, to_stderr
 from jaxsnn.errors import FileError, JaxsnnError, Problem, UsageError
 from jaxsnn.output import as_json, refuse_shared
 from jaxsnn.version import __version__
@@ -178,7 +178,11 @@ def _outcome(argv: Sequence[str], stack: ExitStack) -> int:
         arguments = parser.parse_args(argv)
         arguments.argv = argv
         _refuse_own_input(arguments)
-        with limits_of(arguments), warnings_as_notes(arguments):
+        with (
+            limits_of(arguments),
+            warnings_as_notes(arguments),
+            progress_reports(not arguments.quiet),
+        ):
             code = arguments.run(arguments)
         print_arriving(end="", flush=True)
         return code

@@ -173,6 +173,7 @@ def demo(
     steps = Steps(step_done)
 
     graph = steps.run("read", work.read_step, work.SOURCE)
+    steps.run("kernels", work.kernels_step)
     before = steps.run("simulate", work.simulate_step, graph, data.test)
     steps.run("check", work.check_step, before)
     trained, after = steps.run(

@@ -20,13 +20,15 @@ _CORE = ("jax", "jaxlib", "numpy", "optax", "networkx", "nir", "h5py")
 _EXTRAS = {
     "plot": ("matplotlib",),
     "torch": ("torch", "nirtorch"),
-    "data": ("pillow", "scikit-learn", "scipy"),
+    "data": ("pillow", "scikit-learn"),
+    "events": ("aedat",),
 }
 #: Extra -> features that need it.
 ENABLES = {
     "plot": "pictures: jaxsnn plot, draw as PNG and PDF, run --plot, pictures in reports",
     "torch": "from_torch, to_torch and load_into (the PyTorch framework must be installed, too)",
     "data": "train --data digits, wav:FOLDER, and images from PNG files",
+    "events": "recordings of event cameras in .aedat4 files",
     "interop": "from_torch, to_torch and load_into for modules of snnTorch, Norse and SpikingJelly",
 }
 

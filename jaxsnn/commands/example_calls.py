@@ -15,6 +15,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "run": (
         ("simulate event by event", "model.nir --input events.npz --t-end 0.1s -o spikes.npz"),
         ("simulate in time steps", "model.nir --input steps.npz --engine grid -o spikes.npz"),
+        (
+            "count synaptic operations",
+            "model.nir --input events.npz --t-end 0.1s --dt 1ms --neurobench -o spikes.npz",
+        ),
     ),
     "check": (
         ("does the event engine support all nodes?", "model.nir --for event"),

@@ -233,6 +233,7 @@ _SVG = Option(name="svg", help="draw the floorplan of the mapping", metavar="F.s
 _PLACERS = Option(
     name="placers",
     flag="placer",
+    other_flags=("--placers",),
     help="placer to try (default: a selection); may be repeated",
     metavar="NAME",
     repeated=True,
@@ -240,6 +241,7 @@ _PLACERS = Option(
 _ROUTERS = Option(
     name="routers",
     flag="router",
+    other_flags=("--routers",),
     help="router to try (default: a selection); may be repeated",
     metavar="NAME",
     repeated=True,

@@ -21,7 +21,14 @@ def _purposes() -> str:
     return f"one of {', '.join(purposes())}; may be repeated (default: all)"
 
 
-_PURPOSES = Option(name="purposes", flag="for", metavar="PURPOSE", help=_purposes, repeated=True)
+_PURPOSES = Option(
+    name="purposes",
+    flag="for",
+    other_flags=("--purposes",),
+    metavar="PURPOSE",
+    help=_purposes,
+    repeated=True,
+)
 
 
 def add(commands: Any) -> None:

@@ -154,7 +154,8 @@ def read_config(path: str) -> dict[str, Any]:
 
 def _content(path: str) -> dict[str, Any]:
     """Read a TOML file."""
-    from jaxsnn.files.structured_text import parse_toml, read_parsable_text, reason_of
+    from jaxsnn.files.structured_text import read_parsable_text, reason_of
+    from jaxsnn.files.toml_text import parse_toml
 
     text = read_parsable_text(path, "a configuration in TOML")
     try:
@@ -264,6 +265,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     refuse_report(arguments)
     options = options_of(arguments)
+    options = replace(options, neurobench=options.neurobench or arguments.report is not None)
     files = TrainFiles(trained=Path(arguments.output), force=arguments.force)
     written = files.written(options)
     if arguments.report is not None:
@@ -447,10 +449,12 @@ class TrainOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-compatible dict."""
+        metrics = self.fit.neurobench
         return {
             "schema": 1,
             "test_accuracy": self.fit.test_accuracy,
             "accuracy_in_steps": self.fit.accuracy_in_steps,
+            "neurobench": None if metrics is None else metrics.as_dict(),
             "best_epoch": self.fit.best_epoch,
             "history": self.history,
             "seconds": round(sum(self.fit.seconds), 3),
@@ -480,6 +484,8 @@ class TrainOutcome:
             off_chip = f"{accuracy}: the same weights, simulated with the chip's refractory period"
             lines.insert(1, f"off the chip   {off_chip}")
             lines.append(f"mapping        {chip.mapping}")
+        if self.fit.neurobench is not None:
+            lines.append(self.fit.neurobench.as_text())
         return "\n".join(lines)
 
 
@@ -496,6 +502,7 @@ def train_report(arguments: argparse.Namespace, graph: Graph, outcome: TrainOutc
         "validation before training": _percentage(fit.history[0].validation_accuracy),
         "validation, best epoch": _percentage(best.validation_accuracy),
         "best epoch": f"{fit.best_epoch} of {len(fit.history) - 1}",
+        "operations per sample": None if fit.neurobench is None else fit.neurobench.operations,
     }
     files = {
         "trained network": outcome.output,

@@ -29,8 +29,10 @@ from jaxsnn.wording import Option, Text
 _REFUSED = ("engine", "plot", "resume", "skip_step_accuracy")
 
 
-_SPIKES_PER_SAMPLE = Option(
-    name="spikes_per_sample",
+_BUDGETS = Option(
+    name="budgets",
+    flag="spikes-per-sample",
+    other_flags=("--budgets",),
     help="budget of spikes per sample, of all neurons together; several budgets, separated by "
     "commas, give a curve",
     metavar="N,...",
@@ -41,12 +43,12 @@ def add(commands: Any) -> None:
     """Add the parser."""
     text = "tune a network in continuous time for fewer spikes"
     output = output_options("OUT.nir", "file for the tuned network", required=True)
-    parser = add_command(commands, "tune", run, text, *output, _SPIKES_PER_SAMPLE)
+    parser = add_command(commands, "tune", run, text, *output, _BUDGETS)
     add_file(parser)
     others = [
         name for name, option in OPTIONS.items() if option.engines and "event" not in option.engines
     ]
-    add_options(parser, hidden=(*_REFUSED, "calibrate", *others))
+    add_options(parser, hidden=(*_REFUSED, "calibrate", "neurobench", *others))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(message, fix=fix)
     refuse_shared(read_by(arguments, options), {"-o": arguments.output})
     refuse_unwritable(arguments.output, arguments.force)
-    budgets = _numbers(arguments.spikes_per_sample)
+    budgets = _numbers(arguments.budgets)
     graph = graph_of(arguments, options)
     from jaxsnn.nir import write
     from jaxsnn.train.tuning import tune
@@ -86,6 +88,6 @@ def _numbers(text: str | None) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if not numbers:
-        message = Text("{option} is {value!r}", option=_SPIKES_PER_SAMPLE, value=text)
+        message = Text("{option} is {value!r}", option=_BUDGETS, value=text)
         raise UsageError(message, fix="pass numbers separated by commas")
     return numbers

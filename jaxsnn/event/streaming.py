@@ -329,7 +329,7 @@ class EventStream:
             )
         if _is_plain(time, channel, size, now) and value is None:
             return number, time, channel, None
-        refuse_bad_events(name, time, channel, size)
+        refuse_bad_events(name, time, channel, size, np.float64)
         if (late := time < now).any():
             raise UsageError(
                 Text(

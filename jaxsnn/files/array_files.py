@@ -30,7 +30,7 @@ _MAGIC = b"\x93NUMPY"
 #: Maximum length of a header in bytes, without its first bytes, and maximum number of axes.
 _LONGEST_HEADER, _MOST_AXES = 2**16, 32
 #: Booleans, integers, floats, complex numbers, and texts of fixed length.
-_DTYPE = re.compile(r"\|b1|[<>|=]?[iufc](1|2|4|8|16|32)|[<>|=]?[SU][0-9]{1,9}")
+_DTYPE = re.compile(r"\|b1|[<>|=]?[iuf](1|2|4|8)|[<>|=]?c(8|16)|[<>|=]?[SU][0-9]{1,9}")
 #: Largest code of a character.
 _LARGEST_CHARACTER = 0x10FFFF
 

@@ -1,11 +1,10 @@
-"""JSON and TOML of unknown origin, parsed within limits that are checked before the parser runs."""
+"""JSON of unknown origin, parsed within limits that are checked before the parser runs."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import tomllib
 from collections import Counter
 from typing import Any, NoReturn
 
@@ -20,16 +19,13 @@ from jaxsnn.wording import Text
 MAX_DEPTH = 32
 #: Largest number of digits of an integer: float64 has no larger numbers.
 MAX_DIGITS = 308
-#: Largest size of a configuration in TOML, characters, and largest number of parts of a dotted key. The
-#: memory of `tomllib` grows with the square of the latter: 50,000 parts took 5.7 GB.
-MAX_TOML, MAX_PARTS = 2**18, 16
 #: Upper bounds of the memory of an item of a list, of a list or object, and of an entry of an object with
 #: its key, bytes (CPython 3.11 to 3.14, 64 bits).
 _ITEM, _CONTAINER, _ENTRY = 80, 96, 220
 #: Memory that checking and parsing a text need for each of its characters, bytes.
 _PER_CHARACTER = 16
 
-_DIGITS_BEYOND = re.compile(rf"[0-9]{{{MAX_DIGITS + 1},}}")
+_DIGITS_BEYOND = rf"[0-9]{{{MAX_DIGITS + 1},}}"
 
 
 def read_parsable_text(path: Name, kind: str) -> str:
@@ -66,41 +62,17 @@ def parse_json(text: str, *, allow_nan: bool = False) -> Any:
     """
     _refuse_large_json(text)
     # A hook for every integer is slow, so it is set only for texts that contain a long one.
-    long = _DIGITS_BEYOND.search(text) is not None
+    long = re.search(_DIGITS_BEYOND, text) is not None
     try:
         return json.loads(
             text,
             object_pairs_hook=_unique_keys,
-            parse_float=None if allow_nan else _finite,
-            parse_int=_short_integer if long else None,
+            parse_float=None if allow_nan else finite_number,
+            parse_int=short_integer if long else None,
             parse_constant=None if allow_nan else _refuse_constant,
         )
     except RecursionError as error:  # without the closing brackets that end levels
-        raise _too_deep() from error
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Return the content of a TOML document, with Python's types. Keys that occur twice are refused by
-    `tomllib`.
-
-    Raises:
-        ValueError: the text is not TOML, has more than `MAX_TOML` characters, has a dotted key of more
-            than `MAX_PARTS` parts, arrays and tables that are nested more than `MAX_DEPTH` levels deep,
-            or a number that float64 does not have.
-
-    >>> parse_toml("a.b = [1, 2.5]")
-    {'a': {'b': [1, 2.5]}}
-    """
-    if len(text) > MAX_TOML:
-        raise ValueError(
-            Text(
-                "it has {actual} characters; a configuration has at most {limit}",
-                actual=len(text),
-                limit=MAX_TOML,
-            )
-        )
-    _refuse_deep_toml(text)
-    return tomllib.loads(text, parse_float=_finite)
+        raise too_deep() from error
 
 
 def reason_of(error: ValueError) -> str:
@@ -109,7 +81,8 @@ def reason_of(error: ValueError) -> str:
     return reason if isinstance(reason, Text) else first_line(error)
 
 
-def _too_deep() -> ValueError:
+def too_deep() -> ValueError:
+    """Return the error for lists and tables that are nested more than `MAX_DEPTH` levels deep."""
     return ValueError(Text("it is nested more than {limit} levels deep", limit=MAX_DEPTH))
 
 
@@ -124,7 +97,7 @@ def _refuse_large_json(text: str) -> None:
     closing = (marks == ord("]")) | (marks == ord("}"))
     depth = np.cumsum(opening.astype(np.int8) - closing.astype(np.int8), dtype=np.int32)
     if depth.max(initial=0) > MAX_DEPTH:
-        raise _too_deep()
+        raise too_deep()
     size = (
         len(text) * (1 if text.isascii() else 4)
         + _CONTAINER * int(opening.sum())
@@ -148,7 +121,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _short_integer(number: str) -> int:
+def short_integer(number: str) -> int:
     """Return an integer, whose conversion takes time that grows with the square of its length."""
     if len(number) > MAX_DIGITS + 1:  # with the sign
         raise ValueError(
@@ -161,7 +134,12 @@ def _short_integer(number: str) -> int:
     return int(number)
 
 
-def _finite(number: str) -> float:
+def finite_number(number: str) -> float:
+    """Return a number that float64 has.
+
+    Raises:
+        ValueError: it is too large.
+    """
     value = float(number)
     if math.isinf(value) and "inf" not in number:  # TOML has the number inf
         raise ValueError(Text("the number {number} is too large", number=number[:40]))
@@ -170,43 +148,3 @@ def _finite(number: str) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(Text("{constant} is not a number of JSON", constant=name))
-
-
-#: Tokens of TOML, as far as they tell strings and comments from keys and brackets. Repetitions are
-#: possessive, so that the time is proportional to the length of the text.
-_TOKEN = re.compile(
-    r'''"""(?:[^"\\]|\\.|"(?!""))*+"{3,5}|\'\'\'(?:[^']|'(?!''))*+'{3,5}'''
-    r"""|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|\#[^\n]*+|[ \t]++|[^\s"'\#.\[\]{}=,]++|.|\n""",
-    re.DOTALL,
-)
-
-
-def _refuse_deep_toml(text: str) -> None:
-    """Refuse keys of many parts, and nested arrays and tables, before `tomllib` reads them."""
-    depth, parts, after_dot = 0, 0, False
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token[0] in "\"'" and len(token) == 1:
-            return  # a string without an end: `tomllib` reads no further, and reports it
-        if token[0] in " \t":
-            continue
-        if token[0] in "[{":
-            depth += 1
-        elif token[0] in "]}":
-            depth = max(depth - 1, 0)
-        if depth > MAX_DEPTH:
-            raise _too_deep()
-        if token == ".":
-            after_dot = True
-            continue
-        if token[0] in "0123456789+-" and len(token) > MAX_DIGITS + 1:
-            _short_integer(token)
-        parts = parts + 1 if after_dot else 1
-        after_dot = False
-        if parts > MAX_PARTS:
-            line = text.count("\n", 0, match.start()) + 1
-            raise ValueError(
-                Text(
-                    "a key has more than {limit} parts (at line {line})", limit=MAX_PARTS, line=line
-                )
-            )

@@ -253,7 +253,7 @@ def _checked_currents(
         )
     if not isinstance(currents.time, Tracer):
         time = np.asarray(currents.time)
-        _refuse_times(name, time)
+        _refuse_times(name, time, dtype)
         if (back := time[..., 1:] < time[..., :-1]).any():
             raise UsageError(
                 Text(
@@ -341,9 +341,10 @@ def checked_events(name: str, events: Any, size: int, dtype: Any) -> Events:
         )
     if not isinstance(events.time, Tracer):
         if isinstance(events.index, Tracer):
-            _refuse_times(name, np.asarray(events.time))
+            _refuse_times(name, np.asarray(events.time), dtype)
         else:
-            refuse_bad_events(name, np.asarray(events.time), np.asarray(events.index), size)
+            time, index = np.asarray(events.time), np.asarray(events.index)
+            refuse_bad_events(name, time, index, size, dtype)
     return Events(time=_as_rows(events.time, dtype), index=_as_channels(events.index))
 
 
@@ -386,22 +387,29 @@ def _as_channels(index: Any) -> Any:
     return _as_rows(kind.where(is_channel, channels, kind.full((), -1, np.int32)), np.int32)
 
 
-def refuse_bad_events(name: str, time: np.ndarray, index: np.ndarray, size: int) -> None:
+def refuse_bad_events(
+    name: str, time: np.ndarray, index: np.ndarray, size: int, dtype: Any
+) -> None:
     """Refuse events of an input with an invalid time or channel.
 
     Args:
         size: number of channels.
+        dtype: dtype of the times in the simulation.
 
     Raises:
         UsageError: an event is invalid; the message contains the first.
     """
-    _refuse_times(name, time)
+    _refuse_times(name, time, dtype)
     _refuse_channels(name, index, np.isfinite(time), size)
 
 
-def _refuse_times(name: str, time: np.ndarray) -> None:
-    """Refuse times that are NaN or negative."""
-    bad = np.isnan(time) | (time < 0)
+def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:
+    """Refuse times that are NaN, negative, or beyond the range of the dtype: larger finite ones would
+    become inf, the mark of unused slots, and smaller ones 0, without a note.
+    """
+    earliest, latest = np.finfo(dtype).tiny, np.finfo(dtype).max
+    is_small = (time < earliest) & (time != 0)
+    bad = np.isnan(time) | is_small | (np.isfinite(time) & (time > latest))
     if bad.any():
         raise UsageError(
             Text(
@@ -410,7 +418,7 @@ def _refuse_times(name: str, time: np.ndarray) -> None:
                 time=time[bad].flat[0],
                 location=_first(bad),
             ),
-            fix="pass times of at least 0 s (inf in unused slots)",
+            fix=f"pass 0, or times from {earliest:.2g} to {latest:.2g} s (inf in unused slots)",
             node=name,
         )
 

@@ -143,8 +143,9 @@ def refuse_no_array(
         node: name of the input, if known.
 
     Raises:
-        UsageError: the value contains text, dates, objects or complex numbers, rows of different
-            lengths, or a mask, which would be ignored.
+        UsageError: the value contains text, dates, objects, complex numbers or numbers of extended
+            precision, which JAX does not have, rows of different lengths, or a mask, which would be
+            ignored.
     """
     is_array = isinstance(values, Tracer | jax.Array)
     if not is_array:
@@ -156,7 +157,7 @@ def refuse_no_array(
     except ValueError:
         message = Text("{description} has rows of different lengths", description=description)
         raise UsageError(message, fix=shorter, node=node) from None
-    if kind.kind in "SUOcMm":
+    if kind.kind in "SUOcMm" or kind.itemsize > 8:
         raise UsageError(
             Text("{description} has values of type {type}", description=description, type=kind),
             fix=numbers,

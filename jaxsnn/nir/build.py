@@ -11,13 +11,12 @@ import dataclasses
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, warn_of
 from jaxsnn.keywords import suggests_keywords
-from jaxsnn.nir.dialects.option_keywords import DialectKeywords
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
 from jaxsnn.nir.graphs.export import tagged
@@ -32,6 +31,9 @@ from jaxsnn.options import SEED
 from jaxsnn.summary import summarised
 from jaxsnn.units import look_like_milliseconds, parse_time
 from jaxsnn.wording import Text
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.dialects.option_keywords import DialectKeywords
 
 __all__ = [
     "Layer",

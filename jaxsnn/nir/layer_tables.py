@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.keywords import with_underscores
 from jaxsnn.nir import build
 from jaxsnn.nir.build import Layer
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, normal, seed_words
@@ -255,13 +256,13 @@ def _in_columns(parts: list[list[Any]], entry_name: str) -> Initializer:
 def _normalised_keys(
     table: Mapping[str, Any], known_names: tuple[str, ...], location: str
 ) -> dict[str, Any]:
-    """Return a table with "_" in its keys; refuse unknown keys."""
+    """Return a table with "_" in its keys; refuse unknown and repeated keys."""
     if not isinstance(table, Mapping):
         raise UsageError(
             Text("{location} is not a table", location=location),
             fix=f"write [{location}] above its lines",
         )
-    entries = {name.replace("-", "_"): value for name, value in table.items()}
+    entries = with_underscores(table, location)
     for name in entries:
         if name not in known_names:
             raise UsageError(

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,17 +17,31 @@ import numpy as np
 from jaxsnn.errors import Note, UsageError, listing, suggestion
 from jaxsnn.event.event_solution import EventSolution
 from jaxsnn.files.array_files import load_arrays
+from jaxsnn.files.event_files import CAMERA_ENDINGS
 from jaxsnn.files.read_limits import LIMIT_VARIABLE, read_limits
 from jaxsnn.network.inputs import plain_events, refuse_other_axes, shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events, dense_to_events, sort_events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
+from jaxsnn.nir.io.spike_trains import is_spike_file, read_spike_labels
 from jaxsnn.options import DT, T_END, VALUES
 from jaxsnn.simulation.recordings import (
     inputs_of,
     inputs_of_nir_data,
     is_hdf5,
     unread_notes,
+)
+from jaxsnn.simulation.stored_events import (
+    COCHLEA,
+    RaggedArrays,
+    SpikeTrainFile,
+    StoredEvents,
+    are_event_arrays,
+    axes_of_sensor,
+    dropped_note,
+    ragged_of_arrays,
+    read_sample,
+    size_of_input,
 )
 from jaxsnn.units import format_time
 from jaxsnn.wording import Text
@@ -110,9 +125,9 @@ def network_inputs(
 def load_inputs(
     path: str | os.PathLike[str], network: Network, dt: float | None, values: str = "auto"
 ) -> Inputs:
-    """Load the inputs of a network from an .npz file (`network_inputs`) or a file of NIR data,
-    which has a recording of each Input node: values in steps, events, or events with values, which
-    are `GradedEvents`.
+    """Load the inputs of a network from an .npz file (`network_inputs`), a recording of events
+    (`jaxsnn.simulation.stored_events`), or a file of NIR data, which has a recording of each Input
+    node: values in steps, events, or events with values, which are `GradedEvents`.
 
     Args:
         dt, values: see `network_inputs`; time-stepped NIR data specify their dt.
@@ -120,12 +135,126 @@ def load_inputs(
     Raises:
         FileError, UsageError: it cannot be read, or does not fit.
     """
-    if not is_hdf5(path):
-        return network_inputs(load_arrays(path), network, dt, values)
+    content = _content(path, network, values)
+    if isinstance(content, Inputs):
+        return content
+    if content is not None:
+        arrays, notes = content
+        inputs = network_inputs(arrays, network, dt, values)
+        return replace(inputs, notes=(*notes, *inputs.notes))
     recorded_inputs, step, end, notes = inputs_of_nir_data(path, network, dt)
     inputs = inputs_by_node(recorded_inputs, network, step, values)
     notes = (*notes, *inputs.notes)
     return replace(inputs, t_end=end if inputs.t_end is None else inputs.t_end, notes=notes)
+
+
+def _content(
+    path: str | os.PathLike[str], network: Network, values: str = "auto"
+) -> Inputs | tuple[dict[str, np.ndarray], tuple[str, ...]] | None:
+    """Return the events of a recording, or the arrays of another .npz file with notes; None for NIR
+    data.
+    """
+    name = next(iter(network.inputs))
+    shape = shape_of_input(network, name)
+    size = size_of_input(shape)
+    notes: tuple[str, ...] = ()
+    if Path(path).suffix in CAMERA_ENDINGS:
+        sample, sensor = read_sample(Path(path), size)
+        notes = sample.notes
+        offsets = np.array([0, len(sample.time)])
+        source: Any = RaggedArrays(
+            name=os.fspath(path), time=sample.time, index=sample.index, offsets=offsets
+        )
+        if sample.dropped:
+            notes = (*notes, dropped_note(source.name, sample.dropped))
+    elif is_hdf5(path):
+        if not is_spike_file(path):
+            return None
+        samples, sensor = read_spike_labels(path).samples, COCHLEA
+        source = SpikeTrainFile(name=os.fspath(path), samples=samples)
+    else:
+        arrays = load_arrays(path)
+        if not are_event_arrays(arrays):
+            return _test_samples(arrays, path, shape)
+        source, sensor, notes = ragged_of_arrays(arrays, os.fspath(path), size)
+    if len(network.inputs) > 1:
+        raise UsageError(
+            Text(
+                "{path} has events of one input, and the network has {count}",
+                path=path,
+                count=len(network.inputs),
+            ),
+            fix="pass arrays NODE.time and NODE.index, (samples, events), for each input",
+        )
+    if math.prod(sensor) != network.inputs[name]:
+        raise UsageError(
+            Text(
+                "{path} has events of {actual} channels, and input '{input}' has {expected}",
+                path=path,
+                actual=math.prod(sensor),
+                input=name,
+                expected=network.inputs[name],
+            ),
+            fix="use recordings of that input, or an input with as many channels",
+            node=name,
+        )
+    refuse_other_axes(name, axes_of_sensor(sensor), shape)
+    stored = StoredEvents(source, math.prod(sensor))
+    events = {name: stored.load(np.arange(len(stored)))}
+    _refuse_values(events, values)
+    return Inputs(events=events, t_end=None, sample_times=None, notes=(*notes, *stored.notes))
+
+
+def _test_samples(
+    arrays: dict[str, np.ndarray], path: str | os.PathLike[str], shape: tuple[int, ...]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return the arrays of a run; of a file of training data, its test samples with the axes of a run.
+
+    Args:
+        shape: shape of the input.
+
+    Raises:
+        UsageError: test samples without time steps, or labels that contradict the axes of x.
+    """
+    x, labels = arrays.get("x"), arrays.get("label")
+    if (
+        x is not None
+        and labels is not None
+        and x.ndim >= 3
+        and labels.shape == x.shape[:1]
+        and x.shape[0] != x.shape[1]
+    ):
+        raise UsageError(
+            Text(
+                "{path}: x has shape {shape}, (time, samples, ...), and there are {count} labels",
+                path=path,
+                shape=x.shape,
+                count=len(labels),
+            ),
+            fix="exchange the first two axes, or save x as x_test: samples come first there",
+        )
+    if "y_test" not in arrays or not {"x", "time"}.isdisjoint(arrays):
+        return arrays, ()
+    note = Note(
+        Text("{path} contains training data, of which the test samples are used", path=path),
+        kind="assumed",
+        code="test-samples",
+    )
+    names = {"time_test": "time", "index_test": "index", "value_test": "value", "y_test": "label"}
+    chosen = {name: arrays[key] for key, name in names.items() if key in arrays}
+    if "x_test" in arrays:
+        x = arrays["x_test"]
+        if x.ndim < 3 or x.shape[1:] == shape:
+            raise UsageError(
+                Text(
+                    "{path}: x_test has shape {shape}, and a run needs time steps or events",
+                    path=path,
+                    shape=x.shape,
+                ),
+                fix="save x_test as (samples, time, ...), or encode the values as events",
+            )
+        chosen["x"] = np.moveaxis(x, 0, 1)  # (samples, time, ...) to (time, samples, ...)
+    return chosen, (note,)
 
 
 def sent_to_chip(
@@ -137,34 +266,51 @@ def sent_to_chip(
     Raises:
         FileError, UsageError: the file cannot be read, or does not match the network.
     """
-    if is_hdf5(path):
-        sent_inputs, labels = load_inputs(path, network, dt), None
-    else:
-        arrays = load_arrays(path)
+    content, labels = _content(path, network), None
+    if isinstance(content, tuple):
+        arrays, notes = content
         labels = arrays.pop("label", None)
         sent_inputs = network_inputs(arrays, network, dt)
+        sent_inputs = replace(sent_inputs, notes=(*notes, *sent_inputs.notes))
+    else:
+        sent_inputs = content or load_inputs(path, network, dt)
     plain_events(sent_inputs.events, "the chip")
     return sent_inputs, labels
 
 
-def assumed_end(network: Network, events: Mapping[str, Any]) -> tuple[float, Note]:
+def assumed_end(
+    network: Network, events: Mapping[str, Any], dt: float | None = None
+) -> tuple[float, Note]:
     """Return the end of a sample whose duration is unknown, in seconds, and a note that states it:
     membranes have decayed at 10 of the longest time constants after the last input event.
 
     Args:
         events: Input node -> Events (batch, events), seconds.
+        dt: seconds, length of a time step, of which the end is a multiple; None: any end.
+
+    Raises:
+        UsageError: the network has no time constant.
     """
     last = max(
         float(np.max(times, initial=0.0, where=np.isfinite(times)))
         for times in (np.asarray(train.time) for train in events.values())
     )
-    longest = max(
+    time_constants = [
         float(np.max(np.asarray(value)))
         for parameters in network.parameters.values()
         for name, value in parameters.items()
         if name.startswith("tau")
-    )
+    ]
+    if not time_constants:
+        raise UsageError(
+            "the duration of a sample is unknown, and the network has no time constant from which it "
+            "could follow",
+            fix=Text("pass {t_end}", t_end=T_END.keyword),
+        )
+    longest = max(time_constants)
     end = last + _DECAY * longest
+    if dt is not None:
+        end = math.ceil(end / dt * (1 - _ROUNDING)) * dt
     text = Text(
         "the duration of a sample is unknown; {option} is used, 10 of the longest time constants "
         "after the last input event",
@@ -184,11 +330,14 @@ def stepped_inputs(
     literal = any(population.membrane == "exact" for population in network.populations.values())
     if literal or values not in ("auto", "current", "graded"):
         return load_inputs(path, network, dt, values)
-    if not is_hdf5(path):
-        arrays = load_arrays(path)
+    content = _content(path, network, values)
+    if isinstance(content, Inputs):
+        return content
+    if content is not None:
+        arrays, notes = content
         input_arrays = inputs_of(arrays, network)
         _refuse_values(input_arrays, values)
-        notes = unread_notes(arrays)
+        notes = (*notes, *unread_notes(arrays))
         return Inputs(events=input_arrays, t_end=None, sample_times=None, notes=notes)
     recorded_inputs, _, end, notes = inputs_of_nir_data(path, network, dt)
     _refuse_values(recorded_inputs, values)

@@ -237,7 +237,9 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
             "(time, batch, ...)",
             node=name,
         )
-    if not (finite := np.isfinite(recorded)).all():
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(recorded.astype(np.float32))
+    if not finite.all():
         place = tuple(int(index) for index in np.argwhere(~finite)[0])
         raise UsageError(
             Text(
@@ -246,7 +248,7 @@ def _fitted(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
                 value=float(recorded[place]),
                 index=place,
             ),
-            fix="record finite values",
+            fix="record finite values in the range of float32",
             node=name,
         )
     return recorded

@@ -27,22 +27,27 @@ if TYPE_CHECKING:
     from jaxsnn.train.data.encoders import LevelCrossing as LevelCrossing
     from jaxsnn.train.data.encoders import PopulationCode as PopulationCode
     from jaxsnn.train.data.encoders import Rate as Rate
+    from jaxsnn.train.data.event_sets import data_of_recordings as data_of_recordings
+    from jaxsnn.train.data.event_sets import events_of_arrays as events_of_arrays
+    from jaxsnn.train.data.event_sets import save_events as save_events
     from jaxsnn.train.data.images import digits_splits as digits_splits
     from jaxsnn.train.data.images import fashion_mnist_splits as fashion_mnist_splits
     from jaxsnn.train.data.images import mnist_splits as mnist_splits
     from jaxsnn.train.data.labelled_files import data_of_nir as data_of_nir
-    from jaxsnn.train.data.labelled_files import events_of_arrays as events_of_arrays
     from jaxsnn.train.data.utterances import japanese_vowels_splits as japanese_vowels_splits
     from jaxsnn.train.fitting import TrainingStopped as TrainingStopped
     from jaxsnn.train.fitting import fit as fit
+    from jaxsnn.train.loop.callbacks import EpochReport as EpochReport
     from jaxsnn.train.loop.chip_training import on_chip as on_chip
     from jaxsnn.train.loop.constraints import TRAINABLE as TRAINABLE
     from jaxsnn.train.loop.constraints import Bounded as Bounded
     from jaxsnn.train.loop.constraints import Constraint as Constraint
     from jaxsnn.train.loop.constraints import Free as Free
     from jaxsnn.train.loop.constraints import Positive as Positive
+    from jaxsnn.train.loop.constraints import unconstrain as unconstrain
     from jaxsnn.train.loop.evaluation import calibrated as calibrated
     from jaxsnn.train.loop.evaluation import evaluate as evaluate
+    from jaxsnn.train.loop.evaluation import evaluate_neurobench as evaluate_neurobench
     from jaxsnn.train.loop.history import EpochRecord as EpochRecord
     from jaxsnn.train.loop.history import Fit as Fit
     from jaxsnn.train.loop.in_the_loop import Device as Device
@@ -95,20 +100,23 @@ _MODULES = {
         "PopulationCode",
         "Rate",
     ),
+    "data.event_sets": (
+        "data_of_recordings",
+        "events_of_arrays",
+        "save_events",
+    ),
     "data.images": (
         "digits_splits",
         "fashion_mnist_splits",
         "mnist_splits",
     ),
-    "data.labelled_files": (
-        "data_of_nir",
-        "events_of_arrays",
-    ),
+    "data.labelled_files": ("data_of_nir",),
     "data.utterances": ("japanese_vowels_splits",),
     "fitting": (
         "TrainingStopped",
         "fit",
     ),
+    "loop.callbacks": ("EpochReport",),
     "loop.chip_training": ("on_chip",),
     "loop.constraints": (
         "TRAINABLE",
@@ -116,10 +124,12 @@ _MODULES = {
         "Constraint",
         "Free",
         "Positive",
+        "unconstrain",
     ),
     "loop.evaluation": (
         "calibrated",
         "evaluate",
+        "evaluate_neurobench",
     ),
     "loop.history": (
         "EpochRecord",

@@ -37,6 +37,7 @@ class FitKeywords(TypedDict, total=False):
     clip: Any
     regularisers: Any
     skip_step_accuracy: Any
+    neurobench: Any
     augment: Any
     dropout: Any
     noise: Any
@@ -51,5 +52,6 @@ class FitKeywords(TypedDict, total=False):
     processes: Any
     process: Any
     progress: Any
+    callbacks: Any
     plot: Any
     lr: Any

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from jaxsnn.bss2.emulate import ChipInTheLoop
-from jaxsnn.errors import Note, UsageError, shown, warn_of
+from jaxsnn.errors import JaxsnnError, Note, UsageError, shown, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network, with_synaptic_delays
@@ -180,6 +180,14 @@ def fit_prepared(prepared: Prepared) -> Fit:
     except TrainingStopped as stopped:
         stopped.fit = noted(stopped.fit)
         raise
+    if chosen.neurobench:
+        try:
+            metrics = run.neurobench(done)
+        except JaxsnnError as error:  # the trained network is not lost
+            text = Text("the metrics of NeuroBench could not be computed: {reason}", reason=error)
+            done = replace(done, notes=(*done.notes, Note(text, code="no-metrics")))
+        else:
+            done = replace(done, neurobench=metrics, notes=(*done.notes, *metrics.notes))
     return noted(done)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, as_number, refuse_seed, shown, suggestion
+from jaxsnn.keywords import with_underscores
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Option, Text
 
@@ -178,6 +180,27 @@ def several(option: Option | str, value: Any) -> None:
             raise UsageError(_is(option, repr(value)), fix="pass a tuple of objects, (NAME(...),)")
 
 
+def functions_of_one_argument(option: Option | str, value: Any) -> None:
+    """Refuse a value that is not a tuple or list of callables of one positional argument."""
+    several(option, value)
+    for function in value:
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError as error:
+            name = getattr(function, "__name__", type(function).__name__)
+            raise UsageError(
+                Text(
+                    "{option}: '{function}' cannot be called with one argument ({error})",
+                    option=option,
+                    function=name,
+                    error=str(error),
+                ),
+                fix="pass functions of one argument, the report on an epoch",
+            ) from error
+        except ValueError:  # Python does not know the signature of some built-in functions
+            continue
+
+
 def called(
     *instead: type, needs: Iterable[str] = (), accepted: Iterable[str] | None = None
 ) -> Callable[[Option | str, Any], None]:
@@ -229,10 +252,11 @@ def replace_fields(record: Any, table: Mapping[str, Any], table_name: str) -> An
         table_name: name of the table in messages.
 
     Raises:
-        UsageError: a field that the record does not have, or text for a numeric field.
+        UsageError: a field that the record does not have, or that the table has in two spellings, or
+            text for a numeric field.
     """
     types = {field.name: str(field.type) for field in fields(record)}
-    values = {name.replace("-", "_"): value for name, value in table.items()}
+    values = with_underscores(table, table_name)
     values = current_names(values, getattr(record, "former_fields", {}), table_name)
     for name, value in values.items():
         if name not in types:

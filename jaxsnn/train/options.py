@@ -44,6 +44,7 @@ from jaxsnn.train.option_values import (
     duration,
     factors,
     fraction,
+    functions_of_one_argument,
     integer,
     mapping,
     name_list,
@@ -154,9 +155,11 @@ class TrainOptions:
 
     data: Splits | Data | tuple[Any, Any] | str | None = option(
         None,
-        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `wav:FOLDER`, or an .npz file",
-        more="The .npz file, or a folder of .npy files, contains x_train, y_train, x_test and y_test."
+        "`yinyang`, `digits`, `japanese-vowels`, `mnist`, `fashion-mnist`, `FORMAT:PATH`, or an .npz file",
+        more="FORMAT is `wav`, `shd`, `ssc`, `nmnist`, `dvsgesture` or `events`."
+        " The .npz file, or a folder of .npy files, contains x_train, y_train, x_test and y_test."
         " `wav:FOLDER` contains files WORD_SPEAKER_NUMBER.wav; numbers 0 to 4 are for the test."
+        " `events:PATH` is an .npz file of `save_events`, or a folder of recordings in train/LABEL and test/LABEL."
         " `digits` (8x8) needs scikit-learn,"
         " `japanese-vowels` the data of aeon, `mnist` and `fashion-mnist` a folder of idx or PNG"
         " files. The arrays are"
@@ -201,7 +204,8 @@ class TrainOptions:
     stream: int | None = option(
         None,
         "number of samples to encode at once, for data that do not fit in memory; by default all",
-        more="The result does not change. Arrays stay on disk if the data are a folder of .npy files",
+        more="The result does not change. Arrays stay on disk if the data are a folder of .npy files, and recordings of"
+        " events always; of these, as many as fit into 128 MiB are loaded at once by default",
         convert=integer,
         metavar="N",
         check=at_least(1),
@@ -443,6 +447,14 @@ class TrainOptions:
         convert=switch,
         recorded=False,
     )
+    neurobench: bool = option(
+        False,
+        "compute the metrics of NeuroBench of the trained network on the test samples",
+        more="They are footprint, sparsities and synaptic operations; this takes one more run of the test"
+        " samples after training",
+        convert=switch,
+        recorded=False,
+    )
     augment: Augment | Mapping[str, Any] | None = option(
         None,
         "random changes of each training sample: `shift`, `rotation`, `scale`, `mirror`, `dropout` and others",
@@ -556,6 +568,15 @@ class TrainOptions:
         " no lines",
         recorded=False,
         check=called(),
+    )
+    callbacks: tuple[Callable[[Any], bool | None], ...] = option(
+        (),
+        "functions that are called after each epoch, with an `EpochReport`, and may stop the run",
+        more="The first call is before training, for epoch 0. A function that returns True stops the run,"
+        " which then returns its best epoch. If one raises an error, `TrainingStopped` has the best epoch."
+        " A resumed run reports only the epochs that it trains. Not with several processes",
+        recorded=False,
+        check=functions_of_one_argument,
     )
     plot: str | None = option(
         None,
@@ -704,6 +725,15 @@ def check_options(options: TrainOptions) -> None:
 def _refuse_processes(options: TrainOptions) -> None:
     """Refuse an invalid process number, and several processes without a way to find each other."""
     processes, process = options.processes, options.process
+    if processes > 1 and options.callbacks:
+        raise UsageError(
+            Text(
+                "{callbacks} are not supported with {processes} processes, each of which would call them",
+                callbacks=OPTIONS["callbacks"],
+                processes=processes,
+            ),
+            fix=Text("leave out {callbacks}", callbacks=OPTIONS["callbacks"].title),
+        )
     if not 0 <= process < processes:
         message = Text(
             "{option} is {process}, and the number of processes is {processes}",

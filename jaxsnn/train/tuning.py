@@ -9,9 +9,11 @@ from typing import Any, cast
 
 from jaxsnn.errors import UsageError
 from jaxsnn.grid.time_stepped import TimeStepped
+from jaxsnn.keywords import with_underscores
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
+from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
 from jaxsnn.simulation.retry import FIRE_LESS
 from jaxsnn.summary import summarised
 from jaxsnn.train.data.labelled_files import with_data
@@ -54,6 +56,7 @@ class TuningPoint:
             "validation_accuracy": self.validation.accuracy,
             "spikes_per_sample": self.test.spikes_per_sample,
             "spikes": self.test.spikes,
+            "neurobench": None if self.test.neurobench is None else self.test.neurobench.as_dict(),
         }
 
 
@@ -89,12 +92,17 @@ class Tuned:
         """Return the result as a table."""
         width = max(28, *(len(step.name) for step in self.steps))
         rows = [
-            f"{step.name:{width}} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:10.1f}"
+            f"{step.name:{width}} {step.test.accuracy:8.2%} {step.test.spikes_per_sample:18.1f}"
+            f" {_operations(step.test.neurobench):>21}"
             for step in self.steps
         ]
-        return "\n".join(
-            [f"{'':{width}} accuracy  spikes per sample", *rows, f"chosen: {self.chosen.name}"]
-        )
+        heading = f"{'':{width}} accuracy  spikes per sample  operations per sample"
+        return "\n".join([heading, *rows, f"chosen: {self.chosen.name}"])
+
+
+def _operations(metrics: NeuroBench | None) -> str:
+    """Return the number of effective synaptic operations per sample, for a table."""
+    return "" if metrics is None else f"{metrics.operations:.1f}"
 
 
 def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> Tuned:
@@ -111,7 +119,11 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
             by `SpikeBudget`. As in the tuned file, outputs of a first-spike loss continue to fire,
             unless `engine_options` let them stop during training.
 
+    `callbacks` of the options see the run of each budget, from epoch 0; one that returns True stops that
+    run only.
+
     Raises:
+        TrainingStopped: a callback failed; its `fit` contains the best epoch of the run.
         UsageError: an invalid budget, a source framework without time steps, or options that do not
             match the network.
     """
@@ -150,8 +162,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     options, notes = with_data(graph, options)
     # Record all spikes, unless the options specify otherwise.
     if options.engine in (None, "event"):
-        fields = options.engine_options or {}
-        fields = {name.replace("-", "_"): value for name, value in fields.items()}
+        fields = with_underscores(options.engine_options or {}, "engine_options")
         fields = {"first_spike_only": ()} | fields
         options = replace(options, engine="event", engine_options=fields)
     plan = make_plan(lower(graph), options)
@@ -174,6 +185,9 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
                 )
             )
         steps.append(step)
+    for step in steps:
+        if step.test.neurobench is not None:
+            all_notes += step.test.neurobench.notes
     chosen = _chosen(steps[2:], source.validation.accuracy)
     if chosen.validation.accuracy < source.validation.accuracy:
         all_notes.append(
@@ -192,9 +206,11 @@ def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
     """Return a run's result; of a run that failed, its best epoch."""
     try:
         # Tuning is for continuous time, and starts from the weights of the file as they are.
-        options = replace(options, skip_step_accuracy=True)
+        options = replace(options, skip_step_accuracy=True, neurobench=False)
         return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
     except TrainingStopped as stopped:
+        if stopped.problem.code == "callback":
+            raise
         reached = stopped.fit
         note = Text(
             "'{step}' is epoch {epoch}, the best epoch of a run that failed: ",
@@ -212,9 +228,12 @@ def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> T
     data = cast(Any, plan.options.data)
     measure_options = {"loss": plan.loss, "encoder": plan.encoder, "t_end": plan.t_end}
     runner = engine or replace(cast(Any, plan.engine), first_spike_only=False)
+    counter = OperationCounter.of(graph)
     test, validation = (
-        measure(graph, part, engine=runner, advice=FIRE_LESS, **measure_options)
-        for part in (data.test, data.validation)
+        measure(
+            graph, part, engine=runner, advice=FIRE_LESS, counter=part_counter, **measure_options
+        )
+        for part, part_counter in ((data.test, counter), (data.validation, None))
     )
     return TuningPoint(name=name, test=test, validation=validation, graph=graph)
 

@@ -7,6 +7,7 @@ import pytest
 
 from jaxsnn.bss2.chip import SMALL, Dead
 from jaxsnn.bss2.mapping import from_json, to_json
+from jaxsnn.bss2.mapping_files import read_mapping
 from jaxsnn.bss2.quantization import Quantization
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.errors import MappingError
@@ -131,7 +132,7 @@ def test_repeated_keys_are_refused(text, key):
     """JSON would use the last one."""
     doubled = text.replace(f'"{key}":', f'"{key}":0,"{key}":', 1)
     problem = assert_refused(lambda: from_json(doubled), MappingError)
-    assert problem.facts == {"key": key, "count": 2}
+    assert problem.facts == {"location": "mapping", "key": key, "count": 2}
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"schema": 1', "nan", "[" * 100_000])
@@ -139,6 +140,17 @@ def test_what_is_no_mapping_is_one_line(broken):
     with pytest.raises(MappingError) as caught:
         from_json(broken)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"schema": 9}', '{"schema": 1, "sedd": 1}', '{"schema": 1, "chip": "X"}'],
+)
+def test_the_message_names_the_file_that_is_no_mapping(content, tmp_path):
+    path = tmp_path / "second.json"
+    path.write_text(content)
+    problem = assert_refused(lambda: read_mapping(path), MappingError)
+    assert problem.facts["location"] == str(path)
 
 
 def test_the_chip_must_be_the_one_that_was_mapped(text):
@@ -150,8 +162,8 @@ def test_the_chip_must_be_the_one_that_was_mapped(text):
 @pytest.mark.parametrize(
     ("path", "to", "facts"),
     [
-        (("schema",), 2, {"actual": 2, "expected": 1}),
-        (("chip",), "HICANN-Y", {"chip": "HICANN-Y"}),
+        (("schema",), 2, {"location": "mapping", "actual": 2, "expected": 1}),
+        (("chip",), "HICANN-Y", {"location": "mapping", "chip": "HICANN-Y"}),
         (
             ("seed",),
             2**31,

@@ -149,7 +149,7 @@ def test_output_that_exists_is_never_overwritten(
     [
         (["inform", "x.nir"], "invalid choice: 'inform'"),
         (["info"], "required: FILE"),
-        (["check", DEMO_NET], "required: --for"),
+        (["check", DEMO_NET], "required: --purpose/--for"),
         (["info", DEMO_NET, "--dialect", "snntorhc"], "did you mean 'snntorch'?"),
         (["info", DEMO_NET, "--dialect", "snntorch", "--dt", "1 parsec"], "unit 'parsec'"),
         (
@@ -318,8 +318,11 @@ def test_run_on_events(net, tmp_path, capsys):
     assert (np.diff(np.where(np.isfinite(time), time, 1.0), axis=1) >= 0).all()
     assert set(np.unique(index[np.isinf(time)])) <= {3}
     assert content["events_needed"] == max(content["spikes_needed"].values())
-    # Without the end of a sample, the run is refused.
-    assert_cli_refused(capsys, "run", net, *rest[:4], "--force", says="--t-end")
+    # Without the end of a sample, a later one than that of the last event is assumed, with a note.
+    code, out, err = call(capsys, "run", net, *rest[:4], "--force", "--json")
+    assumed = json.loads(out)
+    assert (code, assumed["t_end"] > 0.02) == (0, True)
+    assert any("--t-end" in note for note in assumed["notes"])
     # An explicit budget is not increased.
     line = assert_cli_refused(capsys, "run", net, *rest[:6], "--force", "--max-spikes", "1", code=1)
     assert re.search(

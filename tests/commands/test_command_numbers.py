@@ -295,7 +295,12 @@ def fit_of(best, accuracies=(0.25, 0.75, 0.5)):
         for number, accuracy in enumerate(accuracies)
     ]
     return SimpleNamespace(
-        history=history, best_epoch=best, test_accuracy=0.6, accuracy_in_steps=None, notes=()
+        history=history,
+        best_epoch=best,
+        test_accuracy=0.6,
+        accuracy_in_steps=None,
+        notes=(),
+        neurobench=None,
     )
 
 

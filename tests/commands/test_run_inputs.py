@@ -11,9 +11,10 @@ import pytest
 import jaxsnn
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.errors import SimulationError, UsageError
-from jaxsnn.nir import build
+from jaxsnn.nir import build, write
 from tests.helpers.command_line import DEMO_NET, TOLD, assert_cli_refused, run_cli, run_cli_json
 from tests.helpers.refusals import assert_refused
+from tests.helpers.small_task import small_net
 
 TIME, INDEX = np.array([[1e-3, 2e-3, 9e-3]]), np.array([[4, 0, 1]])
 
@@ -181,3 +182,27 @@ def test_json_has_the_notes_that_stderr_has_in_the_same_words(tmp_path, monkeypa
         notes = content["notes"]
         assert [f"jaxsnn: note: {note}" for note in notes] == err.splitlines()
         assert any(text in note for note in notes), notes
+
+
+def test_the_metrics_of_neurobench_are_in_the_output_and_in_the_report(tmp_path, capsys):
+    write(tmp_path / "net.nir", small_net())
+    np.savez(tmp_path / "x.npz", time=[[0.0, 2e-3, 9e-3]], index=[[0, 1, 4]])
+    command = ["run", tmp_path / "net.nir", "--input", tmp_path / "x.npz", "--t-end", "40ms"]
+    command += ["-o", tmp_path / "y.npz", "--force"]
+    without, _ = run_cli_json(capsys, *command)
+    assert without["neurobench"] is None
+    unknown, _ = run_cli_json(capsys, *command, "--neurobench")
+    assert unknown["neurobench"]["synaptic_operations"]["dense"] is None
+    assert any("--dt" in note for note in unknown["notes"])
+    page = tmp_path / "run.html"
+    content, err = run_cli_json(capsys, *command, "--dt", "1ms", "--report", page)
+    assert f"report: {page}" in err
+    metrics, hidden = content["neurobench"], content["spikes"]["2"]
+    assert metrics["synaptic_operations"] == {
+        "effective_acs": 3 * 20 + 3 * hidden,
+        "effective_macs": 0,
+        "dense": 40 * (5 * 20 + 20 * 3),
+    }
+    text = page.read_text()
+    assert f">{3 * 20 + 3 * hidden}<" in text
+    assert text.count("<figure>") == 2

@@ -63,6 +63,7 @@ def layer_case(
     equality=False,
     arrivals=40,
     strength=0.4,
+    min_slope=2**-20,
 ):
     """A spec, its arguments (weight, lanes, time, row, t_end), and a weight for each spike: five samples
     with unused slots.
@@ -72,6 +73,7 @@ def layer_case(
         above: some neurons start above their thresholds.
         strength: mean weight. With few strong arrivals many neurons fire in the same interval.
         driven: the neurons fire without arrivals, too: the threshold is below rest.
+        min_slope: see `LayerSpec`.
     """
     rng = np.random.default_rng(neurons + positions)
     shape = (neurons,) if positions == 1 else (positions, neurons)
@@ -103,7 +105,7 @@ def layer_case(
         neuron=model,
         max_spikes=1 if once else 8,
         once=once,
-        min_slope=2**-20,
+        min_slope=min_slope,
         refractory=refractory,
     )
     arguments = (
@@ -186,4 +188,5 @@ CASES = {
     "IF, boxes, positions": {"ratio": 1, "kind": IFBox, "positions": 3, "neurons": 4},
     "IF, boxes, driven": {"ratio": 1, "kind": IFBox, "driven": True, "mixed": True},
     "IF, boxes, held": {"ratio": 1, "kind": IFBox, "driven": True, "refractory": 3e-3},
+    "crowd, clipped": {**CROWD, "min_slope": 1.0},
 }

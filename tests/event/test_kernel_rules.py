@@ -37,25 +37,30 @@ def test_a_jump_onto_a_strict_threshold_does_not_fire(reset):
     np.testing.assert_allclose(streamed, times)
 
 
-@pytest.mark.parametrize("looped", [False, True])
-def test_a_neuron_that_starts_above_its_threshold_keeps_the_overshoot(looped):
-    """From 2.5, resets by 1 leave 1.5 and 0.5; then V rises again to v_leak = 2.5, and crosses 1."""
-    neuron = build.cubalif(1, tau_mem=TAU, tau_syn=TAU / 2, v_leak=2.5)
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize(("neurons", "looped"), [(1, False), (5, False), (1, True)])
+def test_only_a_subtraction_keeps_the_overshoot_of_a_start_above_the_threshold(
+    neurons, looped, reset
+):
+    """From 2.5, subtractions of 1 leave 1.5 and 0.5, and other resets 0; then V rises again to
+    v_leak = 2.5, and crosses 1.
+    """
     nodes = {
         "input": build.input(1),
-        "w": build.linear(weight=[[0.0]]),
-        "n": neuron,
-        "back": build.linear(weight=[[0.0]]),
+        "w": build.linear(weight=np.zeros((neurons, 1))),
+        "n": build.cubalif(neurons, tau_mem=TAU, tau_syn=TAU / 2, v_leak=2.5),
+        "back": build.linear(weight=np.zeros((neurons, neurons))),
         "output": build.output(),
     }
     chains = [("input", "w", "n", "output"), *([("n", "back", "n")] if looped else [])]
     used = {name: node for name, node in nodes.items() if looped or name != "back"}
-    options = {"dialect": "hxtorch", "time_unit": "s", "reset": "subtract"}
+    options = {"dialect": "hxtorch", "time_unit": "s", "reset": reset}
     net = lower(build.network(used, chains, **options))
-    train = events(5e-4)
-    solution = simulate(net, train, TAU / 2, engine=NATIVE(max_spikes=4))
-    expected = [0.0, 0.0, TAU * np.log((2.5 - 0.5) / (2.5 - 1.0))]
-    np.testing.assert_allclose(sorted_finite(solution.spikes["n"].time), expected, atol=1e-12)
+    solution = simulate(net, events(5e-4), 0.6 * TAU, engine=NATIVE(max_spikes=4))
+    at_start, v_then = ([0.0, 0.0], 0.5) if reset == "subtract" else ([0.0], 0.0)
+    expected = [*at_start, TAU * np.log((2.5 - v_then) / (2.5 - 1.0))]
+    for times in solution.spikes["n"].time[0]:
+        np.testing.assert_allclose(sorted_finite(times), expected, atol=1e-12)
 
 
 def test_a_delay_as_long_as_the_refractory_period_acts_after_its_end():
@@ -89,6 +94,53 @@ def test_a_delay_as_long_as_the_refractory_period_acts_after_its_end():
     np.testing.assert_allclose(gradient[0], difference, rtol=1e-3)
     before = (value - second_spike(at - step)) / step
     assert abs(before - difference) > 0.01 * abs(difference)
+
+
+def test_a_reset_above_the_threshold_fires_at_the_end_of_each_refractory_period():
+    """Lowering rejects such a v_reset, but parameters may come to it later, as in training."""
+    nodes = {
+        "input": build.input(1),
+        "w": build.linear(weight=[[6.0]]),
+        "n": build.cubalif(1, tau_mem=TAU, tau_syn=TAU / 2),
+        "back": build.linear(weight=[[0.0]]),
+        "output": build.output(),
+    }
+    net = lower(build.network(nodes, [("input", "w", "n", "output"), ("n", "back", "n")]))
+    above = {**net.parameters["n"], "v_reset": jnp.full(1, 1.25)}
+    changed = net.with_parameters({**net.parameters, "n": above})
+    engine = NATIVE(max_spikes=8, refractory=4e-3)
+    spikes = simulate(changed, events(0.0), 2e-2, engine=engine).spikes["n"]
+    times = sorted_finite(spikes.time)
+    assert len(times) == 5
+    np.testing.assert_allclose(np.diff(times), 4e-3, rtol=1e-12)
+
+
+def test_an_arrival_at_the_end_of_a_refractory_period_acts_after_that_end():
+    """The gradient with respect to its time is that of a later arrival: V stays at its reset before."""
+    refractory = 2.0**-9
+    nodes = {
+        "input": build.input(1),
+        "w": build.linear(weight=[[3.0]]),
+        "n": build.cubalif(1, tau_mem=TAU, tau_syn=TAU / 2, v_threshold=-0.5, v_reset=-1.0),
+        "back": build.linear(weight=[[0.0]]),
+        "output": build.output(),
+    }
+    net = lower(build.network(nodes, [("input", "w", "n", "output"), ("n", "back", "n")]))
+    engine = NATIVE(max_spikes=8, refractory=refractory)
+
+    def second_spike(time):
+        train = Events(time=time, index=np.array([0]))
+        spikes = simulate(net, train, 4 * refractory, engine=engine).spikes["n"]
+        return finite_times(spikes.time[0, 0])[1]
+
+    at = jnp.array([refractory])  # the neuron starts above its threshold, and fires at time 0
+    value, gradient = jax.value_and_grad(second_spike)(at)
+    assert refractory < value < 2 * refractory
+    step = 1e-7
+    after = (second_spike(at + step) - value) / step
+    before = (value - second_spike(at - step)) / step
+    np.testing.assert_allclose(gradient[0], after, rtol=1e-3)
+    assert abs(before - after) > 0.01 * abs(after)
 
 
 BOXES = {"spike_kernel": "box", "dialect": "nir", "time_unit": "s", "dt": 8e-3}

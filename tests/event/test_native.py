@@ -210,6 +210,22 @@ def test_a_neuron_that_just_reaches_the_threshold_in_an_interval_fires(
     np.testing.assert_array_equal(spikes.count[0] > 0, margin < 0)
 
 
+@pytest.mark.parametrize("ratio", [2, 3])
+def test_spikes_are_counted_up_to_the_limit(ratio, x64):
+    """Neurons that fire at time 0 and then periodically, two of them more often than is counted."""
+    drive, t_end = np.array([5.0, 50.0, 60.0]), 50e-3
+    neurons = build.cubalif(3, tau_mem=TAU, tau_syn=TAU / ratio, v_leak=drive)
+    layers = build.input(1), build.linear(weight=np.zeros((3, 1))), neurons
+    net = lower(build.sequential(*layers, dialect="hxtorch", time_unit="s", reset="zero"))
+    fired = 1 + np.floor(t_end / (TAU * np.log(drive / (drive - 1))))
+    limit = LayerSpec(neuron=CubaLIFDelta(), max_spikes=1).counted
+    assert fired[0] < limit < fired[1]
+    engine = EventDriven(max_spikes=1, backend="native")
+    silent = Events(time=np.zeros((1, 0)), index=np.zeros((1, 0), int))
+    spikes = simulate(net, silent, t_end, engine=engine, throw=False).spikes["2"]
+    np.testing.assert_array_equal(spikes.count, [np.minimum(fired, limit)])
+
+
 # -- choice of the engine
 
 
@@ -496,6 +512,29 @@ def test_closed_boxes_leave_nothing_behind_in_a_loop(neurons):
     events = Events(time=[[1.0, 1.0 + width, 1.0 + 2 * width]], index=[[2, 1, 0]])
     solution = simulate(lower(graph), events, 1e7, engine=EventDriven(backend="native"))
     assert solution.spikes["loop"].count.sum() == 0
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_closed_boxes_leave_no_rounding_of_larger_ones(looped):
+    """Large boxes that compensate each other round small ones, after which nothing may stay."""
+    neurons, width, large = 16, 2.0**-10, 2.0**20
+    small = np.random.default_rng(0).uniform(1e-3, 1e-2, (neurons, 3))
+    weight = np.concatenate([np.full((neurons, 1), -large), small, np.full((neurons, 1), large)], 1)
+    nodes = {
+        "input": build.input(5),
+        "in": build.linear(weight=weight),
+        "n": build.integrate_and_fire(v_threshold=2.0),
+        "back": build.linear(weight=np.zeros((neurons, neurons))),
+        "output": build.output(),
+    }
+    chains = [("input", "in", "n", "output"), *([("n", "back", "n")] if looped else [])]
+    used = {name: node for name, node in nodes.items() if looped or name != "back"}
+    net = lower(build.network(used, chains, **BOXES | {"dt": width}))
+    # The positive large box opens when the negative one closes.
+    time = width * np.array([[1.0, 1.25, 1.5, 1.75, 2.0]])
+    train = Events(time=time, index=np.arange(5)[None])
+    solution = simulate(net, train, 1e12, engine=EventDriven(backend="native"))
+    assert solution.spikes["n"].count.sum() == 0
 
 
 @pytest.mark.parametrize("backend", ["native", "xla"])

@@ -285,6 +285,33 @@ def test_groups_without_arrivals_or_samples(batch, count):
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.parametrize("backend", ["native", "xla"])
+def test_neurons_that_cross_at_one_time_fire_in_the_order_of_their_numbers(backend, x64):
+    """The second neuron's gradient is that of a spike just after the first one, which reaches it."""
+    nodes = {
+        "input": build.input(1),
+        "in": build.linear(weight=np.full((2, 1), 6.0)),
+        "n": build.cubalif(2, tau_mem=10e-3, tau_syn=5e-3),
+        "back": build.linear(weight=np.array([[0.0, 0.3], [0.3, 0.0]])),
+        "output": build.output(),
+    }
+    net = lower(build.network(nodes, [("input", "in", "n", "output"), ("n", "back", "n")]))
+    train = Events(time=np.zeros((1, 1)), index=np.zeros((1, 1), int))
+    engine = EventDriven(max_spikes=4, backend=backend)
+
+    def second_neuron(weight):
+        changed = net.with_parameters({**net.parameters, "in": {"weight": weight}})
+        return simulate(changed, train, 4e-3, engine=engine).spikes["n"].time[0, 1, 0]
+
+    weight, step = net.parameters["in"]["weight"], 1e-6
+    change = step * jnp.eye(2)[:, 1].reshape(weight.shape)
+    value, gradient = jax.value_and_grad(second_neuron)(weight)
+    later = (value - second_neuron(weight - change)) / step
+    earlier = (second_neuron(weight + change) - value) / step
+    np.testing.assert_allclose(gradient.ravel()[1], later, rtol=1e-4)
+    assert abs(earlier - later) > 0.01 * abs(later)
+
+
 # -- choice of the engine
 
 

@@ -331,6 +331,30 @@ def test_spikes_within_a_loop_arrive_in_the_next_round_whatever_the_names(node_n
         assert session.voltage(name)[0] == pytest.approx(sent * np.exp(-1.5), abs=1e-12)
 
 
+@pytest.mark.parametrize("node_names", [("n1", "n2", "n3"), ("n1", "n3", "n2")])
+def test_each_spike_of_a_chain_within_a_loop_begins_a_round(node_names):
+    """The last neuron gets +2 in the first round, and fires before -1.5 comes in the second one."""
+    first, second, last = node_names
+    nodes = {
+        "a": build.input(1),
+        **{name: build.linear(weight=[[2.0]]) for name in ("in", "on", "over")},
+        **{name: build.lif(1, tau=1.0) for name in node_names},
+        "lower": build.linear(weight=[[-1.5]]),
+        "back": build.linear(weight=[[0.125]]),
+        "output": build.output(),
+    }
+    chain = ("a", "in", first, "on", second, "lower", last, "output")
+    net = lower(build.network(nodes, [chain, (first, "over", last), (last, "back", first)]))
+    event = Events(time=np.array([0.5]), index=np.array([0]))
+    session = stream(net, record=node_names)
+    spikes = session.push(event, until=2.0)
+    solution = simulate(net, event, 2.0, engine=EventDriven(max_spikes=4))
+    for name, received in ((first, 0.125), (second, 0.0), (last, -1.5)):
+        np.testing.assert_allclose(spikes[name].time, [0.5])
+        assert solution.spikes[name].count.sum() == 1
+        assert session.voltage(name)[0] == pytest.approx(received * np.exp(-1.5), abs=1e-12)
+
+
 def test_unused_slots_and_the_order_of_a_piece_do_not_matter():
     """Nor what unused slots carry."""
     net, train = network(), events()

@@ -421,12 +421,12 @@ BYTES = {
     "symbols of too many": (patched((b"SNOD", 6), 60000, 2), "is damaged or truncated"),
     "symbols elsewhere": (patched((b"SNOD", 16), 2**60), "is damaged or truncated"),
     "names elsewhere": (patched((b"HEAP", 24), 2**60), "is damaged or truncated"),
-    "heap too large": (patched((b"GCOL", 8), 2**40), "is damaged or truncated"),
+    "heap too large": (patched((b"GCOL", 8), 2**40), "an entry of a global heap"),
     "heap of no size": (patched((b"GCOL", 8), 0), "is damaged or truncated"),
-    "a text of more than there is": (patched((b"GCOL", 24), 2**40), "is damaged or truncated"),
-    "free space of no size": (free_space(0), "was not read within"),
-    "free space too small": (free_space(8), "was not read within"),
-    "a text of no index": (patched((b"GCOL", 16), bytes(16), 16), "was not read within"),
+    "a text of more than there is": (patched((b"GCOL", 24), 2**40), "an entry of a global heap"),
+    "free space of no size": (free_space(0), "an entry of a global heap"),
+    "free space too small": (free_space(8), "an entry of a global heap"),
+    "a text of no index": (patched((b"GCOL", 16), bytes(16), 16), "an entry of a global heap"),
 }
 
 #: name -> (edit of a valid file, code of the warning)

@@ -257,6 +257,7 @@ SUBJECTS = {
         argv=("map", "net.nir", "-o", "OUT.json", "--report", "OUT.html"),
         files=("OUT.json", "OUT.html"),
         together=False,
+        timed=("OUT.html",),
         every=2,
     ),
     "tune": Subject(

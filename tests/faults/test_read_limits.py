@@ -42,7 +42,9 @@ def small_file(tmp_path):
 
 @pytest.fixture
 def looping_file(tmp_path):
-    """A file on which libhdf5 loops: the free space of its heap of texts is of size 0."""
+    """A file on which libhdf5 loops: the free space of its heap of texts is of size 0. It is too large
+    for `refuse_broken_heaps`.
+    """
     path = tmp_path / "loops.nir"
     data = bytearray(small(path).read_bytes())
     heap = data.find(b"GCOL")
@@ -53,6 +55,7 @@ def looping_file(tmp_path):
     assert number == 0
     data[place + 8 : place + 16] = bytes(8)
     path.write_bytes(data)
+    os.truncate(path, 2**26 + 1)
     return path
 
 

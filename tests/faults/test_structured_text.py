@@ -9,11 +9,9 @@ from jaxsnn.files.read_limits import limit_reading
 from jaxsnn.files.structured_text import (
     MAX_DEPTH,
     MAX_DIGITS,
-    MAX_PARTS,
-    MAX_TOML,
     parse_json,
-    parse_toml,
 )
+from jaxsnn.files.toml_text import MAX_PARTS, MAX_TOML, parse_toml
 
 
 def refused(parse, text, limit=4 * 10**6):
@@ -225,6 +223,7 @@ def test_no_other_parser_reads_json_or_toml():
     # What this package itself has written: settings, and the document of its own process.
     assert users == {
         "files/structured_text.py",
+        "files/toml_text.py",
         "files/read_process.py",
         "train/loop/checkpoint.py",
     }

@@ -8,9 +8,18 @@ import zlib
 import numpy as np
 
 from jaxsnn.files.sounds import read_sound
+from jaxsnn.nir.io.spike_trains import read_spike_labels
+from jaxsnn.simulation.stored_events import RecordingFiles, SpikeTrainFile, StoredEvents
 from jaxsnn.train.data.images import read_images
 from jaxsnn.train.data.utterances import cochleagram, read_ts
 from tests.fuzz.mutated_files import mutated_bytes, mutated_fields
+from tests.helpers.event_files import (
+    aedat2_bytes,
+    aedat3_bytes,
+    bin_bytes,
+    packet,
+    write_heidelberg,
+)
 
 #: Sizes that a header may state.
 _SIZES = (0, 1, 2, 3, 4, 9, 255, 256, 2**15, 2**16 - 1, 2**20, 2**27, 2**31 - 1, 2**31, 2**32 - 1)
@@ -366,8 +375,70 @@ _ODD_NUMBERS = (
     *("9" * 400, "9" * 5000, "\x1b[2J", "\0", "1,2", ":", "1:2", "\u2028", "\x85", "1e-400"),
 )
 
+
+class CameraFiles:
+    """Recordings of event cameras: their bytes, or the fields of the packets of AEDAT 3.1."""
+
+    def __init__(self, folder):
+        rng = np.random.default_rng(0)
+        events = np.stack([np.arange(40) * 50, *rng.integers(0, 34, (2, 40)), np.arange(40) % 2])
+        rows = [tuple(map(int, event)) for event in events.T]
+        self.contents = {
+            ".bin": bin_bytes(rows),
+            "-2.aedat": aedat2_bytes(rows),
+            "-3.aedat": aedat3_bytes(packet(rows[:20]), packet([], 2, 4, 0), packet(rows[20:])),
+        }
+        self.paths = {ending: folder / f"mutated{ending}" for ending in self.contents}
+        self.ending = ".bin"
+
+    def image(self, rng):
+        self.ending = str(rng.choice(list(self.contents)))
+        data = self.contents[self.ending]
+        if self.ending != "-3.aedat" or rng.integers(2):
+            return mutated_bytes(rng, data)
+        start = data.index(b"#!END-HEADER\r\n") + len(b"#!END-HEADER\r\n")
+        fields = [(0, 2), (2, 2), *((place, 4) for place in range(4, 36, 4))]
+        return data[:start] + mutated_fields(rng, data[start:], fields, "<")
+
+    def journey(self, path, rng):
+        os.replace(path, self.paths[self.ending])
+        yield "read"
+        recording = RecordingFiles(
+            name="mutated", paths=(self.paths[self.ending],), size=(128, 128, 2)
+        )
+        events = StoredEvents(recording, 128 * 128 * 2)
+        yield "load"
+        time = np.asarray(events.load(np.array([0])).time)
+        assert (np.diff(time[np.isfinite(time)]) >= 0).all()
+
+
+class SpikeTrains:
+    """HDF5 files of spike trains, of which bytes are replaced."""
+
+    def __init__(self, folder):
+        path = folder / "spikes.h5"
+        rows = [[0.1 * number, 0.9] for number in range(6)]
+        write_heidelberg(path, rows, [[1, 699]] * 6, np.arange(6) % 2, ("a", "b"))
+        self.content = path.read_bytes()
+
+    def image(self, rng):
+        return mutated_bytes(rng, self.content)
+
+    def journey(self, path, rng):
+        yield "labels"
+        table = read_spike_labels(path)
+        assert table.samples < 100
+        yield "read"
+        events = StoredEvents(SpikeTrainFile(name=str(path), samples=table.samples), 700)
+        yield "load"
+        index = np.asarray(events.load(np.arange(len(events))).index)
+        assert ((index >= 0) & (index <= 700)).all()
+
+
 #: Kinds of files by their names in `file_journeys`.
 KINDS = {
+    "camera": CameraFiles,
+    "spikes": SpikeTrains,
     "idx": Images,
     "gzip": Gzipped,
     "png": Pictures,

@@ -293,21 +293,51 @@ def test_the_table_beside_the_recordings_is_written_between_its_marks():
         ]
     )
     errors = np.full(6, 0.002)
-    table = bss2_recordings.table_of(rows[0], errors, dict.fromkeys(reversed(SPREADS), rows))
+    table = bss2_recordings.table_of(
+        bss2_recordings.Figures(*rows[0]),
+        errors,
+        {f"`{name}`": rows for name in reversed(SPREADS)},
+    )
     assert "(inputs) | 0.002 | 0.002 | 0.002 | 0.2% | 0.002 | 0.002 |" in table
     assert "median of 3 | 0.200 | 0.100 | +0.000 | 2.0% | 0.200 | 0.060 |" in table
+    assert (
+        "| emulated minus recorded | +100% | -50% | +100% | +1.0 points | +100% | +20% |" in table
+    )
     assert "| 5th percentile | 0.110 | 0.010 | -0.270 | 1.1% | 0.110 | 0.051 |" in table
     assert "| 95th percentile | 0.560 | 0.190 | +0.270 | 2.9% | 0.290 | 0.069 |" in table
     page = bss2_recordings.PAGE.read_text()
-    changed = bss2_recordings.with_table(page, table)
-    assert bss2_recordings.with_table(changed, "").count("|") < page.count("|")
+    mark = bss2_recordings.MARKS[0]
+    changed = bss2_recordings.with_table(page, mark, table)
+    assert bss2_recordings.with_table(changed, mark, "").count("|") < page.count("|")
     # The page itself has these rows, in this order.
-    begin = len(page.split(bss2_recordings.BEGIN)[0])
-    there = page[begin:].split(bss2_recordings.END)[0].splitlines()[1:]
+    end = f"<!-- end {mark} -->"
+    begin = len(page.split(f"<!-- begin {mark} -->\n")[0])
+    there = page[begin:].split(end)[0].splitlines()[1:]
     labels = [line.split("|")[1].replace("512", "3") for line in there]
     assert labels == [line.split("|")[1] for line in table.splitlines()]
     assert changed[:begin] == page[:begin]
-    assert changed.split(bss2_recordings.END)[1] == page.split(bss2_recordings.END)[1]
+    assert changed.split(end)[1] == page.split(end)[1]
+
+
+def test_parts_of_the_recording_are_disjoint_and_figures_of_folds_are_medians():
+    import bss2_recordings
+
+    parts = bss2_recordings.folds(5000)
+    assert [(len(fitted), len(rows)) for fitted, rows in parts] == 5 * [(4000, 1000)]
+    assert all(not np.intersect1d(fitted, rows).size for fitted, rows in parts)
+    held_out = np.concatenate([rows for _, rows in parts])
+    np.testing.assert_array_equal(np.sort(held_out), np.arange(5000))
+    emulated = np.array([3 * (0.1,) + (0.01, 0.1, 0.05), 3 * (0.3,) + (0.03, 0.3, 0.15)])
+    fold = bss2_recordings.Fold(
+        spread=bss2_recordings.Spread(),
+        strength=1.0,
+        recorded=bss2_recordings.Figures(0.4, 0.1, 0.1, 0.05, 0.2, 0.2),
+        errors=np.zeros(6),
+        emulated=emulated,
+    )
+    lines = bss2_recordings.table_of_folds([fold]).splitlines()
+    assert "| 0.200 | 0.200 | +0.200 | 2.0% | 0.200 | 0.100 |" in lines[-2]
+    assert "| -50% | +100% | +100% | -3.0 points | +0% | -50% |" in lines[-1]
 
 
 def test_figures_of_recordings_separate_noise_from_the_fixed_pattern():

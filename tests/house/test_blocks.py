@@ -15,7 +15,7 @@ from jaxsnn.commands.cli import build_parser, main
 from jaxsnn.commands.train_command import read_config
 from jaxsnn.nir import build, export, parse
 from jaxsnn.nir.frameworks.registry import unregister_framework
-from tests.extending_page import PAGES, code_of, defined_by
+from tests.extending_page import PAGES, code_of
 from tests.helpers.pages import ROOT, blocks_of, commands_of, pages, run_python
 from tests.nir.test_units import MODULES
 
@@ -39,9 +39,10 @@ HERE = (
 #: Pages whose Python blocks run in other tests, and the code there that runs them.
 ELSEWHERE = {
     "README": ("house/test_readme.py", 'exec(compile("\\n".join(BLOCKS), "README.md"'),
+    "guide_loops": ("train/test_loops_page.py", "run_python(block, variables)"),
     "guide_devices": ("simulation/test_transformations.py", "run_page(rest)"),
 }
-#: Sections on extensions, and the tests that run them; two run here.
+#: Sections on extensions, and the tests that run them; one runs here.
 EXTENSIONS = {
     "A node type": "nir/test_custom_node.py",
     "A neuron model": "event/test_custom_neuron.py",
@@ -49,7 +50,7 @@ EXTENSIONS = {
     "An encoder, a constraint, a regulariser": "train/test_custom_loss.py",
     "A placer or a router": "bss2/test_custom_placer.py",
 }
-FRAMEWORK, LOOP = "A framework", "Your own training loop"
+FRAMEWORK = "A framework"
 #: All blocks that no test runs, with the reason that their page gives.
 NOT_RUN = {
     "index: jaxsnn-nir": "the module is yours",
@@ -92,16 +93,11 @@ def test_the_python_of_every_page_is_run_by_a_test():
     for file, call in ELSEWHERE.values():
         assert call in (ROOT / "tests" / file).read_text(), file
     sections = {block.section for block in in_language("python") if block.page in of_extensions}
-    assert sections == {*EXTENSIONS, FRAMEWORK, LOOP}
+    assert sections == {*EXTENSIONS, FRAMEWORK}
     for section, file in EXTENSIONS.items():
         text = (ROOT / "tests" / file).read_text()
         assert "defined_by(" in text
         assert f'"{section}"' in text
-
-
-def test_the_training_loop_of_the_page_runs(capsys):
-    defined_by("A loss", LOOP)
-    assert capsys.readouterr().out == "(4, 3)\n"
 
 
 def test_the_framework_of_the_page_is_registered_and_recognised():

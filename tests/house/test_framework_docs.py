@@ -27,7 +27,7 @@ def test_the_page_on_interoperability_has_the_table():
 
 @pytest.mark.parametrize(("command", "option"), [("convert", "--to"), ("check", "--for")])
 def test_the_page_on_the_command_line_lists_frameworks(command, option):
-    row = f"| `{option}` | {helps(command)[option]} |"
+    row = f"`{option}` | {helps(command)[option]} |"
     assert row in (DOCS / "cli.md").read_text(), f"docs/cli.md needs the row {row}"
 
 

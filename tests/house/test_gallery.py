@@ -19,6 +19,8 @@ sys.path.insert(0, str(ROOT / "docs"))
 from example_runs import EXAMPLES, EXTRAS, NOTEBOOKS, cells_of, run_cells, with_constants  # noqa: E402
 from site_pages import pictures_of  # noqa: E402
 
+from tests.helpers import loggers  # noqa: E402
+
 SAMPLES = (256, 128, 128)
 #: Constants of each example with which it runs within seconds.
 SHORT = {
@@ -31,13 +33,21 @@ SHORT = {
     "fine_tune_imported": {"SAMPLES": SAMPLES, "EPOCHS": 1},
     "recurrent_poisson": {"NEURONS": 20, "T_END": 0.05},
     "your_own_loop": {"STEPS": 3},
+    "equinox_loop": {"SAMPLES": (100, 20, 20), "HIDDEN": 10, "EPOCHS": 1},
+    "flax_loop": {"SAMPLES": (100, 20, 20), "HIDDEN": 10, "EPOCHS": 1},
+    "log_training": {"SAMPLES": SAMPLES, "HIDDEN": 20, "EPOCHS": 1},
     "map_to_brainscales2": {},
     "in_the_loop": {"SAMPLES": (64, 64, 64), "HIDDEN": 20, "EPOCHS": 1, "EPOCHS_ON_CHIP": 1},
     "custom_framework": {},
     "custom_neuron": {},
     "distributed": {"SAMPLES": SAMPLES, "EPOCHS": 1},
 }
-QUICK = ("encoders", "map_to_brainscales2", "custom_framework")
+QUICK = (
+    *("encoders", "map_to_brainscales2", "custom_framework"),
+    *("your_own_loop", "equinox_loop", "flax_loop"),
+)
+#: Packages that examples need and that may be missing.
+NEEDED = {"equinox_loop": "equinox", "flax_loop": "flax"}
 #: JAX chooses the devices of a process once.
 OWN_PROCESS = ("distributed",)
 
@@ -97,7 +107,10 @@ def pictures_in(folder, name):
 
 
 @pytest.mark.parametrize("name", list(map(with_marks, SHORT)))
-def test_an_example_runs_and_draws_the_pictures_of_the_site(name, folder, registries):
+def test_an_example_runs_and_draws_the_pictures_of_the_site(name, folder, registries, monkeypatch):
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
+    loggers.install(monkeypatch)
     script = folder / f"{name}.py"
     script.write_text(with_constants(source_of(name), SHORT[name]))
     if name in OWN_PROCESS:

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("jaxsnn", "tests", "docs", "examples", "benchmarks", "pyproject.toml", "README.md")
+PARTS = (
+    "jaxsnn",
+    "build_backend",
+    "tests",
+    "docs",
+    "examples",
+    "benchmarks",
+    "pyproject.toml",
+    "README.md",
+)
 PARTS += ("LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile")
 
 #: Script that runs a page of the site in the current folder.

@@ -73,8 +73,8 @@ def test_the_demo_prints_what_is_shown(tmp_path, capsys):
 
 
 def test_what_is_left_out_of_the_demo_is_marked():
-    output = "1  read  a\n  more\n  test accuracy: 1\n2  simulate  b\n  c\n  d\n"
-    lines = ["1  read  a", "...", "  test accuracy: 1", "2  simulate  b", "..."]
+    output = "1  read  a\n  more\n  test accuracy: 1\n10 simulate  b\n  c\n  d\n"
+    lines = ["1  read  a", "...", "  test accuracy: 1", "10 simulate  b", "..."]
     assert list(readme_numbers.demo_lines(output)) == lines
 
 

@@ -164,12 +164,18 @@ def of_a(train):
         (of_a(events(np.zeros((0, 2)), np.zeros((0, 2), int))), "input 'a' has no samples"),
         (of_a(events([[-0.1], [0.1]], [[0], [0]])), "input 'a' has an event at time -0.1 s"),
         (of_a(events([[np.nan], [0.1]], [[0], [0]])), "input 'a' has an event at time nan s"),
+        (of_a(Events(time=np.array([[0.1], [1e39]]), index=np.zeros((2, 1), int))),
+         r"input 'a' has an event at time 1e\+39 s \(sample 1, slot 0\)"),
+        (of_a(Events(time=np.array([[0.1], [1e-300]]), index=np.zeros((2, 1), int))),
+         r"input 'a' has an event at time 1e-300 s \(sample 1, slot 0\)"),
+        (of_a(Events(time=np.full((2, 1), 0.1, np.longdouble), index=np.zeros((2, 1), int))),
+         "input 'a': time has values of type float128"),
         (of_a(events([[0.1], [0.1]], [[0], [2]])),
          r"2 channels \(0 to 1\), but an event has channel 2"),
         (of_a(events([[0.1], [0.1]], [[0], [-1]])), "an event has channel -1"),
         (of_a(inputs(3)["a"]), r"different batch sizes {'a': 3, 'b': 2}"),
     ],
-    ids=range(12),
+    ids=range(15),
 )  # fmt: skip
 def test_inputs_that_do_not_fit_are_refused(network, trains, message):
     assert_refused(lambda: simulate(network, trains, T_END), UsageError, message)

@@ -306,7 +306,7 @@ def bill(contents: Installed, hashes):
 
 
 #: Licences of distributions whose metadata state none, from their licence files.
-_UNSTATED = {"spikingjelly": "Apache-2.0"}
+_UNSTATED = {"aedat": "MIT", "spikingjelly": "Apache-2.0"}
 
 
 def _licences_of(entry):

@@ -207,7 +207,8 @@ def test_a_smaller_budget_starts_from_the_network_of_the_next_larger_one(monkeyp
         return SimpleNamespace(graph=f"graph of {budget:g}", notes=())
 
     def measured(graph, plan, name, engine=None):
-        point = SimpleNamespace(accuracy=0.5, spikes_per_sample=1.0, spikes={})
+        metrics = SimpleNamespace(notes=(f"metrics {name.split()[0]}",))
+        point = SimpleNamespace(accuracy=0.5, spikes_per_sample=1.0, spikes={}, neurobench=metrics)
         return tuning.TuningPoint(name=name, test=point, validation=point, graph=graph)  # pyright: ignore
 
     monkeypatch.setattr(tuning, "_trained", trained)
@@ -217,7 +218,11 @@ def test_a_smaller_budget_starts_from_the_network_of_the_next_larger_one(monkeyp
     options = {"dialect": "snntorch", "dt": 1e-3, "reset": "zero", "reset_delay": False}
     graph = build.sequential(build.input(5), *layers, seed=0, **options)
     data = yinyang_splits(sizes=(8, 8, 8))
-    tuning.tune(graph, TrainOptions(data=data, loss="count", epochs=1), [10.0, 40.0, 20.0])
+    done = tuning.tune(graph, TrainOptions(data=data, loss="count", epochs=1), [10.0, 40.0, 20.0])
+    assert [note for note in done.notes if note.startswith("metrics")] == [
+        "metrics in",
+        "metrics tuned,",
+    ]
     assert ran == [(40.0, graph), (20.0, "graph of 40"), (10.0, "graph of 20")]
 
 
@@ -234,13 +239,14 @@ def test_patience_counts_the_epochs_after_the_best(patience, trained):
     run: Any = SimpleNamespace(
         history=[0], options=SimpleNamespace(epochs=5, patience=patience), notes=[],
         best=(SimpleNamespace(epoch=0), None), result=list, _train_epoch=train_epoch,
+        _callbacks_stop=lambda report: False,
     )  # fmt: skip
     TrainingRun._epochs(run)
     assert ran == trained
 
 
 def test_the_first_of_equal_epochs_is_the_best():
-    setup = SimpleNamespace(engine=object())
+    setup = SimpleNamespace(engine=object(), complete=True)
     run: Any = SimpleNamespace(
         passes=SimpleNamespace(setup=setup), network=SimpleNamespace(populations={}), factor=1.0,
         history=[], seconds=[], best=None, state="weights", _merit=merit,
@@ -261,7 +267,7 @@ def test_spikes_of_all_batches_of_an_evaluation_are_counted(monkeypatch):
         inputs=jnp.asarray(np.column_stack([counts, classes])), labels=jnp.asarray(labels)
     )
     for name, value in {
-        "lower": lambda graph: None,
+        "lower": lambda graph: SimpleNamespace(inputs={"a": 2}),
         "encoded": lambda *_, **__: batch,
         "run_batch": lambda engine, network, inputs, end: SimpleNamespace(
             problem=None, counts={"a": inputs[:, :2]}, classes=inputs[:, 2]

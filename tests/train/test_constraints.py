@@ -2,18 +2,31 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn.errors import UsageError
+from jaxsnn import EventDriven, Events, simulate
+from jaxsnn.errors import ApproximationWarning, UsageError
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import with_synaptic_delays
 from jaxsnn.nir import build, read, write
 from jaxsnn.nir.initializers import normal
-from jaxsnn.train import Bounded, Free, Positive, fit
+from jaxsnn.nir.model.node import CONSTANT_KEY
+from jaxsnn.train import (
+    Bounded,
+    FirstSpike,
+    Free,
+    Latency,
+    Positive,
+    WeightBumping,
+    fit,
+    unconstrain,
+)
 from jaxsnn.train.loop.constraints import as_constraints, find_trainables, to_raw, to_values
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
@@ -275,3 +288,174 @@ class Beside:
 def test_constraints_of_ones_own_may_name_each_other():
     rules = {"v_leak": Beside("v_reset"), "tau_syn": Beside("tau_syn")}
     assert [name for name, _ in dict(trainables(rules)[0])["2"]] == ["v_leak", "tau_syn"]
+
+
+# -- the same constraints in a loop of the user
+
+TAUS = "tau_mem", "tau_syn"
+
+
+def adam_step(raw, gradient, learning_rate):
+    optimiser = optax.adam(learning_rate)
+    updates, _ = optimiser.update(gradient, optimiser.init(raw), raw)
+    return optax.apply_updates(raw, updates)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_step_of_adam_changes_time_constants_by_one_percent(sign):
+    network = lower(small_net())
+    raw, network_of = unconstrain(network, TAUS)
+    assert jax.tree.structure(raw) == jax.tree.structure(
+        {node: dict.fromkeys(TAUS, 0.0) for node in ("2", "4")}
+    )
+    for node, name in (("2", "tau_mem"), ("4", "tau_syn")):
+        np.testing.assert_allclose(
+            network_of(raw).parameters[node][name], network.parameters[node][name], rtol=1e-6
+        )
+    gradient = jax.tree.map(lambda number: -sign * 3.0 * jnp.ones_like(number), raw)
+    changed = network_of(adam_step(raw, gradient, 0.01))
+    for node in ("2", "4"):
+        for name in TAUS:
+            ratio = changed.parameters[node][name] / network.parameters[node][name]
+            np.testing.assert_allclose(ratio, np.exp(sign * 0.01), rtol=1e-5)
+    for node in ("1", "3"):  # not trained
+        assert changed.parameters[node]["weight"] is network.parameters[node]["weight"]
+
+
+def test_time_constants_stay_positive_after_many_large_steps():
+    raw, network_of = unconstrain(small_net(), TAUS)
+    for _ in range(20):
+        raw = adam_step(raw, jax.tree.map(jnp.ones_like, raw), 1.0)
+    for node in ("2", "4"):
+        tau = network_of(raw).parameters[node]["tau_mem"]
+        np.testing.assert_allclose(np.log(tau / 0.02), -20.0, rtol=1e-4)
+        assert (tau > 0).all()
+
+
+def test_time_constants_of_a_time_stepped_framework_stay_above_its_time_step():
+    layers = build.affine(3), build.lif(tau=2e-3, r=20.0)
+    graph = build.sequential(
+        build.input(2), *layers, seed=0, dialect="snntorch", reset="subtract", reset_delay=True
+    )
+    network = lower(graph)
+    raw, network_of = unconstrain(network, ("tau",))
+    np.testing.assert_allclose(network_of(raw).parameters["2"]["tau"], 2e-3, rtol=1e-5)
+    raw = jax.tree.map(lambda number: number - 30.0, raw)
+    changed = network_of(raw).parameters["2"]
+    np.testing.assert_allclose(changed["tau"], 1e-4, rtol=1e-5)
+    # r = tau / dt follows, so that the file stays consistent
+    np.testing.assert_allclose(changed["r"], changed["tau"] / 1e-4, rtol=1e-5)
+
+
+def test_the_gradient_in_log_space_is_that_of_finite_differences():
+    with jax.enable_x64(True):
+        graph = build.sequential(
+            build.input(3),
+            build.linear(weight=np.array([[3.0, 2.0, 2.4]])),
+            build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+        )
+        network = lower(graph, dtype=np.float64)
+        events = Events(time=jnp.array([[0.0, 2e-3, 5e-3]]), index=jnp.array([[0, 1, 2]]))
+        raw, network_of = unconstrain(network, ("weight", *TAUS))
+
+        def first_spike(network):
+            return simulate(network, events, 40e-3, throw=False).first_spike("2")[0, 0]
+
+        gradient = jax.grad(lambda raw: first_spike(network_of(raw)))(raw)
+        direct = jax.grad(lambda values: first_spike(network.with_parameters(values)))(
+            network.parameters
+        )
+        for name in TAUS:
+            tau = network.parameters["2"][name]
+            np.testing.assert_allclose(gradient["2"][name], tau * direct["2"][name], rtol=1e-9)
+            shifted = [
+                first_spike(network_of({**raw, "2": {**raw["2"], name: raw["2"][name] + step}}))
+                for step in (1e-5, -1e-5)
+            ]
+            slope = (shifted[0] - shifted[1]) / 2e-5
+            np.testing.assert_allclose(gradient["2"][name], [slope], rtol=1e-6)
+        np.testing.assert_allclose(gradient["1"]["weight"], direct["1"]["weight"], rtol=1e-12)
+
+
+def test_a_loop_of_the_user_trains_time_constants_as_fit_does():
+    steps, rate, reports = 3, 0.02, []
+    trained = fit(
+        small_net(),
+        DATA,
+        epochs=steps,
+        batch_size=len(DATA.train),
+        learning_rate=rate,
+        schedule="constant",
+        trainable=TAUS,
+        loss_options={"t_max": 0.065, "tau": 0.01},
+        weight_bumping=WeightBumping(label=0.0, hidden=0.0),
+        progress=None,
+        callbacks=(reports.append,),
+    )
+    network = lower(small_net())
+    settings = trained.settings
+    loss = FirstSpike(**{name: value for name, value in settings["loss"].items() if name != "name"})
+    engine = EventDriven(
+        min_slope=settings["engine"]["min_slope"], first_spike_only=("4",), max_spikes=16
+    )
+    encoder = Latency(
+        **{name: value for name, value in settings["encoder"].items() if name != "name"}
+    )
+    events = encoder(DATA.train.x)
+    raw, network_of = unconstrain(network, TAUS)
+    optimiser = optax.adam(rate)
+    state = optimiser.init(raw)
+
+    @jax.jit
+    def step(raw, state):
+        def objective(raw):
+            solution = simulate(
+                network_of(raw), events, settings["t_end"], engine=engine, throw=False
+            )
+            return loss(solution, jnp.asarray(DATA.train.y)).mean()
+
+        value, gradient = jax.value_and_grad(objective)(raw)
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(raw, updates), state, value
+
+    for number in range(1, steps + 1):
+        raw, state, value = step(raw, state)
+        assert float(value) == pytest.approx(trained.history[number].train_loss, rel=1e-4)
+    for node in ("2", "4"):
+        for name in TAUS:
+            tau = network_of(raw).parameters[node][name]
+            np.testing.assert_allclose(tau, reports[-1].graph().nodes[node].value(name), rtol=1e-4)
+
+
+def test_a_graph_without_constants_and_its_network_have_the_same_numbers():
+    graph = small_net()
+    constant = graph.nodes["3"].replace(metadata={CONSTANT_KEY: True})
+    raw, _ = unconstrain(graph.with_nodes([constant]))
+    assert list(raw) == ["1"]
+    raw, network_of = unconstrain(lower(graph))
+    assert list(raw) == ["1", "3"]
+    for node in ("1", "3"):
+        np.testing.assert_array_equal(
+            network_of(raw).parameters[node]["weight"], np.float32(graph.nodes[node].weight)
+        )
+
+
+def test_what_a_loop_of_the_user_cannot_train_is_refused():
+    network = with_synaptic_delays(lower(small_net()), "1", np.full((20, 5), 1e-3))
+    for trainable, message in (
+        (("weight", "delay"), "delay"),
+        ({"weight": Free(rate=0.1)}, "0.1"),
+        (("tau_men",), "did you mean 'tau_mem'"),
+    ):
+        assert_refused(lambda chosen=trainable: unconstrain(network, chosen), UsageError, message)
+    raw, network_of = unconstrain(network, {"delay": Bounded(low=0.0, high=0.01)})
+    np.testing.assert_allclose(network_of(raw).parameters["1"]["delay"], 1e-3, rtol=1e-5)
+
+
+def test_what_a_loop_of_the_user_does_not_train_is_a_warning():
+    with pytest.warns(ApproximationWarning, match="tau is not trained"):
+        raw, _ = unconstrain(lower(small_net()), ("weight", "tau"))
+    assert list(raw) == ["1", "3"]
+    network = with_synaptic_delays(lower(small_net()), "1", np.zeros((20, 5)))
+    with pytest.warns(ApproximationWarning, match="100 of 100"):
+        unconstrain(network, {"delay": Bounded(low=0.0, high=0.01)})

@@ -33,7 +33,7 @@ WARP = Warp(shape=(4, 4), rotation=5.0, distortion=0.5)
             replace(LOSS, temperature=0.3),
             "temperature",
         ),
-        (lambda: chip_training.SHARPNESS, 0.15, "TEMPERATURE"),
+        (lambda: chip_training.SHARPNESS, 0.1, "TEMPERATURE"),
         (lambda: Warp(shape=(4, 4), turn=5.0, distortion=0.5), WARP, "rotation"),
         (lambda: Warp(shape=(4, 4), rotation=5.0, bend=0.5), WARP, "distortion"),
         (lambda: (WARP.turn, WARP.bend), (5.0, 0.5), "distortion"),

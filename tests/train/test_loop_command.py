@@ -110,7 +110,7 @@ def test_the_command_writes_the_network_and_its_accuracy_on_and_off_the_chip(fol
     assert printed["mapping"] == str(into / "out.mapping.json")
     history = history_of(into)
     assert history["test_accuracy"] == printed["test_accuracy"]
-    assert history["settings"]["loss"]["temperature"] == 0.15
+    assert history["settings"]["loss"]["temperature"] == 0.1
     chip = dataclasses.asdict(EmulatedChip(seed=0))
     assert history["settings"]["engine"]["device"]["chip"] == chip
     trained, data = read(into / "out.nir"), load_splits(folder / "task.npz")[0]

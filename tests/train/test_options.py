@@ -258,6 +258,23 @@ def test_what_makes_no_sense_is_refused_before_anything_is_loaded(options, messa
         ),
         ({"dropout": 0.1, "augment": abs}, "dropout is 0.1, and augment is also specified"),
         ({"loss_options": {"gain": 1.0}}, "loss_options has no field 'gain'"),
+        (
+            {"loss": "ttfs", "loss_options": {"late-weight": 0.1, "late_weight": 0.2}},
+            "loss_options has late_weight twice",
+        ),
+        (
+            {"engine_options": {"max-spikes": 4, "max_spikes": 8}},
+            "engine_options has max_spikes twice",
+        ),
+        ({"encoder_options": {"t-max": 0.1, "t_max": 0.2}}, "encoder_options has t_max twice"),
+        (
+            {"augment": {"channel-shift": [1, 2, 4], "channel_shift": [1, 2, 4]}},
+            "augment has channel_shift twice",
+        ),
+        (
+            {"engine": "loop", "engine_options": {"device": "x"}},
+            "engine_options contains a device",
+        ),
         ({"plot": "x.png"}, "plot is supported on the command line only"),
         ({"copies": 2}, "copies is only for tasks that are selected by name"),
         ({"data_folder": "x"}, "data_folder is only for tasks that are selected by name"),

@@ -73,6 +73,15 @@ def test_the_command_finds_fewer_spikes(task, digits, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_callbacks_see_the_run_of_each_budget(digits):
+    epochs = []
+    callbacks = (lambda report: epochs.append(report.epoch),)
+    options = options_of(digits, loss="count", epochs=1, progress=None, callbacks=callbacks)
+    tune(source(), options, budgets=(200, 120))
+    assert epochs == [0, 1, 0, 1]
+
+
+@pytest.mark.slow
 def test_without_a_budget_it_is_tuned_once(digits):
     options = options_of(digits, loss="count", epochs=1, progress=None)
     tuned = tune(source(), options)

@@ -31,7 +31,7 @@ def step_text(number: int, step: DemoStep) -> str:
     margin = " " * 14
     return "\n".join(
         [
-            f"{number}  {step.name:9s}  {first}  [{step.seconds:.1f} s]",
+            f"{number:<2d} {step.name:9s}  {first}  [{step.seconds:.1f} s]",
             *(margin + line for line in others),
         ]
     )

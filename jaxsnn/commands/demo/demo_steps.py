@@ -12,7 +12,10 @@ import numpy as np
 
 from jaxsnn.errors import SimulationError, listing
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.event.native.native_build import native_library
+from jaxsnn.event.native.native_limits import kernels_enabled
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.spikes import Events
@@ -94,6 +97,21 @@ def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
         f"inferred         dt {format_time(graph.dialect.dt or 0.0)}: tau/r is the same for all neurons",
     ]
     return graph, lines, {"file": source.name, "told": TOLD, "dialect": graph.dialect.as_dict()}
+
+
+def kernels_step() -> tuple[None, list[str], dict[str, Any]]:
+    """Load the native kernels, or compile them, so that the next steps show their own times."""
+    if not kernels_enabled(EventOptions()):
+        return None, ["not used, because JAXSNN_BACKEND is xla"], {"source": "none"}
+    library = native_library()
+    if not library.there:
+        lines = [f"not available, XLA is used instead, which is slower: {library.reason}"]
+        return None, lines, {"source": "none"}
+    if library.level:
+        lines = [f"those of the installed package, for {library.level} processors"]
+        return None, lines, {"source": "prebuilt", "level": library.level}
+    lines = ["compiled on this machine, once: later runs load them from the cache"]
+    return None, lines, {"source": "compiled"}
 
 
 def simulate_step(graph: Graph, data: Data) -> tuple[DemoRun, list[str], dict[str, Any]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxsnn.errors import Problem
     from jaxsnn.nir import Graph
     from jaxsnn.nir.model.changes import Change
+    from jaxsnn.simulation.neurobench import NeuroBench
     from jaxsnn.train.loop.history import Fit
 
 
@@ -136,8 +137,14 @@ def training_results(graph: Graph, fit: Fit) -> str:
     return (
         figure(lambda: plot.learning_curve(fit), "error rate and loss by epoch")
         + figure(lambda: plot.weights(fit.graph, graph), "weights before and after training")
+        + ("" if fit.neurobench is None else neurobench_facts(fit.neurobench))
         + folded("All epochs", table(headings, rows))
     )
+
+
+def neurobench_facts(metrics: NeuroBench) -> str:
+    """Return the metrics of NeuroBench as a table with its heading."""
+    return f"<h3>NeuroBench</h3>{facts(metrics.rows())}"
 
 
 def chip_section(mapping: Mapping, quantized: Quantized) -> str:

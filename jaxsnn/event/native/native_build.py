@@ -1,14 +1,15 @@
-"""Builds the kernels at their first use, stores them in a cache folder, and registers them with JAX."""
+"""Loads the kernels and registers them with JAX: those that the installed wheel contains, or those that
+are compiled at first use and stored in a cache folder.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
-import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,23 @@ import jax
 import jax.ffi
 import jaxlib.version
 
+from jaxsnn.console import report_progress
 from jaxsnn.errors import UsageError, warn_of_environment
+from jaxsnn.event.native.kernel_compiler import (
+    FLAGS,
+    MACHINE_FLAGS,
+    NUMBERS,
+    PREBUILT,
+    compile_library,
+    compiler_version,
+    cpu_features,
+    find_compiler,
+    hash_of,
+    prebuilt_path,
+    source_parts,
+    supported_levels,
+    user_flags,
+)
 from jaxsnn.event.native.native_cache import (
     UntrustedError,
     build_folder,
@@ -35,8 +52,6 @@ from jaxsnn.event.native.native_cache import (
 )
 from jaxsnn.output import close
 
-_SOURCES = Path(__file__).parent / "source"
-_MAIN = "bindings.cc"
 #: Names of the XLA FFI handlers in bindings.cc; `target_name` appends the dtype.
 TARGETS = (
     "jaxsnn_layer_forward",
@@ -51,13 +66,6 @@ TARGETS = (
     "jaxsnn_earliest",
     "jaxsnn_transpose",
 )
-#: Dtype -> C++ type. Each dtype has its own library, since compilation is slow and float64 is
-#: seldom needed.
-_NUMBERS = {"float32": "float", "float64": "double"}
-_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w")
-#: Compiler flags for the machine's instructions: the first set that the compiler accepts is used.
-_MACHINE_FLAGS = (("-march=native",), ("-mcpu=native",), ())
-_PATIENCE = 600  # timeout of a compiler call, seconds
 _OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a writable folder"
 
 
@@ -67,10 +75,11 @@ class NativeLibrary:
 
     Attributes:
         there: whether JAX can call the library.
-        reason: reason for its absence, in one line; if available, its compiler and path.
+        reason: reason for its absence, in one line; if available, where it comes from.
         path: path of the library; None if it was built for this process only.
         handle: handle of the loaded library.
         fix: advice if the library is not available.
+        level: instruction set of a library of the wheel; "" if it was compiled on this machine.
     """
 
     there: bool
@@ -78,6 +87,7 @@ class NativeLibrary:
     path: Path | None = None
     handle: ctypes.CDLL | None = None
     fix: str = ""
+    level: str = ""
 
 
 class NoLibraryError(Exception):
@@ -90,35 +100,53 @@ class NoLibraryError(Exception):
 
 @functools.cache
 def native_library(dtype: str = "float32") -> NativeLibrary:
-    """Build, load and register the library for a number type, or return the reason for its absence.
-    The result is cached for the process.
+    """Load and register the library for a number type, or return the reason for its absence. The
+    library of the wheel is used if it fits; otherwise the library is compiled, unless the cache
+    contains it. The result is cached for the process.
     """
     try:
-        compiler = _compiler_for(dtype)
+        if dtype not in NUMBERS:
+            reason = f"the dtype is {dtype}; the native kernels support float32 and float64"
+            raise NoLibraryError(reason, "use float32 or float64")
+        prebuilt = _load_prebuilt(dtype)
+        if isinstance(prebuilt, NativeLibrary):
+            return prebuilt
+        compiler = find_compiler()
+        if compiler is None:
+            raise NoLibraryError(
+                "no C++ compiler: PATH contains none of c++, g++ and clang++, and CXX specifies "
+                f"none; {prebuilt}",
+                "install a C++ compiler",
+            )
         path, handle = _loaded(compiler, dtype)
     except NoLibraryError as error:
         return NativeLibrary(there=False, reason=error.reason, fix=error.fix)
     destination = "for this process only" if path is None else f"into {path}"
-    reason = f"built by {compiler} {destination}"
+    reason = f"built by {compiler} {destination}; {prebuilt}"
     return NativeLibrary(there=True, reason=reason, path=path, handle=handle)
 
 
-def _compiler_for(dtype: str) -> str:
-    """Return the compiler that builds the library.
-
-    Raises:
-        NoLibraryError: there is no compiler, or the number type is not supported.
+def _load_prebuilt(dtype: str) -> NativeLibrary | str:
+    """Return the library of the wheel for this processor, loaded and registered, or the reason why
+    there is none. Code of the installed package is trusted like its Python files.
     """
-    if dtype not in _NUMBERS:
-        reason = f"the dtype is {dtype}; the native kernels support float32 and float64"
-        raise NoLibraryError(reason, "use float32 or float64")
-    compiler = _compiler()
-    if compiler is None:
-        reason = (
-            "no C++ compiler: PATH contains none of c++, g++ and clang++, and CXX specifies none"
-        )
-        raise NoLibraryError(reason, "install a C++ compiler")
-    return compiler
+    if variables := [name for name in ("CXX", "JAXSNN_CXXFLAGS") if os.environ.get(name)]:
+        return f"prebuilt kernels are not used because {variables[0]} is set"
+    paths = {level: prebuilt_path(dtype, level) for level in supported_levels()}
+    level = next((level for level, path in paths.items() if path.is_file()), None)
+    if level is None:
+        if not PREBUILT.is_dir():
+            return "this installation contains no prebuilt kernels"
+        return "this installation contains no prebuilt kernels for this processor and these sources"
+    path = paths[level]
+    try:
+        handle = _register(ctypes.CDLL(str(path)), dtype)
+    except (OSError, AttributeError, RuntimeError) as error:
+        reason = f"the prebuilt kernels {path} cannot be loaded ({str(error).splitlines()[0]})"
+        warn_of_environment(reason)
+        return reason
+    reason = f"prebuilt for {level}: {path}"
+    return NativeLibrary(there=True, reason=reason, path=path, handle=handle, level=level)
 
 
 @contextmanager
@@ -129,11 +157,6 @@ def _otherwise(failure: str, fix: str) -> Iterator[None]:
     except (OSError, subprocess.SubprocessError, RuntimeError, AttributeError) as error:
         text = str(error) or type(error).__name__
         raise NoLibraryError(f"{failure}: {text.splitlines()[0]}", fix) from error
-
-
-def _compiler() -> str | None:
-    commands = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    return next((path for name in commands if name and (path := shutil.which(name))), None)
 
 
 def _loaded(compiler: str, dtype: str) -> tuple[Path | None, ctypes.CDLL]:
@@ -159,12 +182,12 @@ def _loaded(compiler: str, dtype: str) -> tuple[Path | None, ctypes.CDLL]:
     path = folder / name
     _build(compiler, dtype, path)
     try:
-        return path, _register(path, dtype)
+        return path, _register(_load(path), dtype)
     except (OSError, AttributeError) as error:
         _build(compiler, dtype, path, again=str(error))
     fix = "set JAXSNN_CACHE_DIR to a folder from which programs may be executed"
     with _otherwise(f"{path} cannot be loaded", fix):
-        return path, _register(path, dtype)
+        return path, _register(_load(path), dtype)
 
 
 def _loaded_once(compiler: str, dtype: str, name: str, reason: str) -> ctypes.CDLL:
@@ -183,7 +206,7 @@ def _loaded_once(compiler: str, dtype: str, name: str, reason: str) -> ctypes.CD
         with _otherwise(*_does_not_build(compiler)):
             _compile(compiler, dtype, path)
         keep(path, path, again=False)
-        handle = _register(path, dtype)
+        handle = _register(_load(path), dtype)
     fix = "set JAXSNN_CACHE_DIR to a folder that only you can write to"
     warn_of_environment(f"{reason}; they were compiled for this process only: {fix}")
     return handle
@@ -230,52 +253,29 @@ def _build(compiler: str, dtype: str, path: Path, *, again: str = "") -> None:
 
 
 def _compile(compiler: str, dtype: str, output: Path) -> None:
-    numbers, include = f"-DNUMBER={_NUMBERS[dtype]}", f"-I{jax.ffi.include_dir()}"
-    source = str(_SOURCES / _MAIN)
-    problem = ""
-    for machine in _MACHINE_FLAGS:
-        flags = [*_FLAGS, *machine, *_more_flags(), numbers, include]
-        command = [compiler, *flags, source, "-o", str(output)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
-        if done.returncode == 0:
-            return
-        lines = [line for line in done.stderr.splitlines() if "error" in line]
-        problem = problem or next(iter(lines), f"exit code {done.returncode}")
-    raise RuntimeError(problem)
-
-
-def _more_flags() -> list[str]:
-    """Return the user's additional compiler flags, for example for sanitizers."""
-    return os.environ.get("JAXSNN_CXXFLAGS", "").split()
+    """Compile a library for this machine, and report how long it takes."""
+    report_progress(
+        f"jaxsnn: compiling the native kernels for {dtype}; this takes about half a minute, once "
+        "on this machine"
+    )
+    start = time.perf_counter()
+    compile_library(compiler, dtype, output, jax.ffi.include_dir())
+    report_progress(f"jaxsnn: compiled the native kernels in {time.perf_counter() - start:.1f} s")
 
 
 def _key(compiler: str) -> str:
     """Return a hash of everything the library depends on: sources, compiler, flags, JAX and the
     machine.
     """
-    digest = hashlib.sha256()
-    for part in _ingredients(compiler):
-        digest.update(part + b"\0")
-    return digest.hexdigest()[:20]
-
-
-def _ingredients(compiler: str) -> Iterator[bytes]:
-    for source in sorted(_SOURCES.iterdir()):
-        yield source.name.encode()
-        yield source.read_bytes()
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, timeout=_PATIENCE, check=True
-    )
-    yield compiler.encode() + version.stdout
-    flags = _FLAGS, _MACHINE_FLAGS, _more_flags()
-    yield repr((flags, jaxlib.version.__version__, platform.machine())).encode()
-    # Machines with different CPU instructions may share a cache folder.
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = information.read_text(errors="replace").splitlines()
-        yield next((line for line in lines if line.startswith(("flags", "Features"))), "").encode()
+    settings = FLAGS, MACHINE_FLAGS, user_flags(), jaxlib.version.__version__, platform.machine()
+    parts = [
+        *source_parts(),
+        compiler.encode() + compiler_version(compiler),
+        repr(settings).encode(),
+        # Machines with different CPU instructions may share a cache folder.
+        cpu_features().encode(),
+    ]
+    return hash_of(parts)
 
 
 def target_name(target: str, dtype: str) -> str:
@@ -287,14 +287,13 @@ def target_name(target: str, dtype: str) -> str:
 _LOADED: dict[int, Path] = {}
 
 
-def _register(path: Path, dtype: str) -> ctypes.CDLL:
-    """Load a library and register its kernels.
+def _register(library: ctypes.CDLL, dtype: str) -> ctypes.CDLL:
+    """Register the kernels of a library.
 
     Raises:
-        OSError: it is damaged, not trusted, or cannot be loaded.
         AttributeError: it lacks a kernel.
+        RuntimeError: JAX refuses a kernel.
     """
-    library = _load(path)
     handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in TARGETS]
     for target, handler in zip(TARGETS, handlers, strict=True):
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
@@ -302,7 +301,11 @@ def _register(path: Path, dtype: str) -> ctypes.CDLL:
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    """Load the file that was checked, even if another file takes its name in the meantime."""
+    """Load the file that was checked, even if another file takes its name in the meantime.
+
+    Raises:
+        OSError: it is damaged, not trusted, or cannot be loaded.
+    """
     descriptor = open_intact(path)
     opened = f"/proc/self/fd/{descriptor}"
     try:

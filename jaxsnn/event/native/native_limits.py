@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jax
 
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import UsageError, warn_of_environment
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
@@ -17,6 +18,7 @@ from jaxsnn.event.event_arrays import Feedback, Times
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.native.kernel_compiler import NUMBERS
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.wording import Text
 
@@ -46,7 +48,7 @@ def native_obstacles(
         yield "the kernels do not support jump_width"
     if options.forward_mode:
         yield "the kernels do not support forward_mode"
-    yield from _obstacles_of_all(dtype, samples)
+    yield from _obstacles_of_all(dtype, samples, options)
 
 
 def recorded_obstacles(
@@ -65,7 +67,7 @@ def recorded_obstacles(
         yield "its spikes are rectangular pulses"
 
 
-def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
+def _obstacles_of_all(dtype: str, samples: Any, options: EventOptions) -> Iterator[str]:
     """Yield the reasons why no kernel can be called."""
     if not isinstance(samples, int):
         yield (
@@ -78,7 +80,18 @@ def _obstacles_of_all(dtype: str, samples: Any) -> Iterator[str]:
         )
     library = native_library(dtype)
     if not library.there:
+        if dtype in NUMBERS and options.backend != "native":
+            _warn_of_slower_backend(library.reason, library.fix)
         yield library.reason
+
+
+@cache
+def _warn_of_slower_backend(reason: str, fix: str) -> None:
+    """Report once in a process that XLA replaces the kernels."""
+    warn_of_environment(
+        "the event engine runs in XLA, which is slower than the native kernels, because they are "
+        f"not available: {reason}: {fix}"
+    )
 
 
 def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool:
@@ -99,10 +112,12 @@ def calls_kernels(dtype: str, samples: Any, options: EventOptions) -> bool:
     Args:
         dtype, samples: see `native_obstacles`.
     """
-    return _is_enabled(options) and next(_obstacles_of_all(dtype, samples), None) is None
+    return (
+        kernels_enabled(options) and next(_obstacles_of_all(dtype, samples, options), None) is None
+    )
 
 
-def _is_enabled(options: EventOptions) -> bool:
+def kernels_enabled(options: EventOptions) -> bool:
     """Return whether native kernels are enabled."""
     backend = options.backend
     if backend == "auto":
@@ -146,7 +161,7 @@ def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> b
     Raises:
         UsageError: the native backend is required and does not support the population.
     """
-    if not _is_enabled(options):
+    if not kernels_enabled(options):
         return False
     obstacle = next(obstacles, None)
     if obstacle is not None and options.backend == "native":

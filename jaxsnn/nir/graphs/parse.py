@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from jaxsnn.files.read_limits import limit_reading
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.dialect_names import DIALECTS
 from jaxsnn.nir.dialects.inference import resolve
-from jaxsnn.nir.dialects.option_keywords import DialectKeywords, FrameworkKeywords
 from jaxsnn.nir.frameworks.registry import dialect_of
 from jaxsnn.nir.graphs.repair import add_borders, findings
 from jaxsnn.nir.io.documents import document_of
@@ -40,6 +39,9 @@ from jaxsnn.nir.model.nodes import Input, Output, class_of
 from jaxsnn.nir.model.validation import is_open, validate
 from jaxsnn.options import DIALECT
 from jaxsnn.wording import Text
+
+if TYPE_CHECKING:
+    from jaxsnn.nir.dialects.option_keywords import DialectKeywords, FrameworkKeywords
 
 _RESERVED = ("type", "metadata")
 

@@ -11,7 +11,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Set before HDF5 is loaded: it would search folders for filter plug-ins and run their code.
@@ -24,6 +24,7 @@ from h5py import Empty as Empty
 from jaxsnn.errors import FileError, JaxsnnError, first_line, listing
 from jaxsnn.files.opening import name_of_open, open_input, size_of
 from jaxsnn.files.read_limits import ByteBudget, out_of_memory
+from jaxsnn.nir.io.global_heaps import refuse_broken_heaps
 from jaxsnn.nir.io.hdf5_objects import Dataset as Dataset
 from jaxsnn.nir.io.hdf5_objects import Group as Group
 from jaxsnn.nir.io.hdf5_objects import load_root
@@ -126,9 +127,17 @@ def nir_document(path: str | os.PathLike[str], document: Group) -> Group:
     return document
 
 
-def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """Read any HDF5 file into a document, in this process; `kind` describes it for messages: "a NIR
-    file".
+def load_hdf5(
+    path: str | os.PathLike[str],
+    kind: str,
+    load: Callable[[h5py.File, str, ByteBudget], Group] = load_root,
+) -> Group:
+    """Read any HDF5 file into a document, in this process.
+
+    Args:
+        path: Path of the file.
+        kind: Description of the file for messages: "a NIR file".
+        load: Function that reads the open file; by default all of it.
 
     Raises:
         FileError: The file is missing, not a regular file, not HDF5, truncated, or exceeds the limit
@@ -149,8 +158,9 @@ def load_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
                     ),
                     fix="pass a different file, or export it again",
                 )
+            refuse_broken_heaps(opened, path)
             with h5py.File(open_name, "r") as file:
-                return load_root(file, path, ByteBudget(path))
+                return load(file, path, ByteBudget(path))
     except JaxsnnError:
         raise
     except MemoryError as error:

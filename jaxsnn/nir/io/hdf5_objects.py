@@ -171,7 +171,7 @@ class _Reading:
     def dataset(self, dataset: Any, name: str) -> Dataset:
         """Read a dataset, its numbers and attributes."""
         attributes = self.enter(dataset, name)
-        chunked = self.refuse_storage(dataset.get_create_plist(), name) == h5d.CHUNKED
+        chunked = refuse_storage(self.path, dataset.get_create_plist(), name) == h5d.CHUNKED
         dtype, space = self.type_of(name, dataset.get_type()), dataset.get_space()
         if space.get_simple_extent_type() == h5s.NULL:
             value: np.ndarray | h5py.Empty = h5py.Empty(dtype)
@@ -216,35 +216,6 @@ class _Reading:
             )
         return dtype
 
-    def refuse_storage(self, properties: Any, name: str) -> int:
-        """Refuse data that are stored outside of this file or with a filter other than `_FILTERS`,
-        so that nothing is read from elsewhere and no code is loaded; return the layout.
-        """
-        layout = properties.get_layout()
-        filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
-        strange = [number for number in filters if number not in _FILTERS]
-        if layout not in _LAYOUTS or properties.get_external_count():
-            description = (
-                "stores its data outside of the file (external storage or a virtual dataset), "
-                "which is not allowed in a NIR file"
-            )
-        elif strange:
-            description = Text(
-                "is compressed with filter {filter}, but only gzip, szip and lzf are supported",
-                filter=strange[0],
-            )
-        else:
-            return layout
-        raise FileError(
-            Text(
-                "{path}: {object} {description}",
-                path=self.path,
-                object=name,
-                description=description,
-            ),
-            fix="write it again with h5py, uncompressed or compressed with gzip",
-        )
-
     def attributes(self, entry: h5py.Group | h5py.Dataset, name: str) -> dict[str, Dataset]:
         """Read all attributes of a group or dataset; few have any, so the slower h5py interface is
         fine.
@@ -274,6 +245,44 @@ class _Reading:
                 ),
                 fix="export it again with shorter texts",
             )
+
+
+def refuse_storage(path: str, properties: Any, name: str) -> int:
+    """Refuse a dataset that is stored outside of its file or with a filter other than `_FILTERS`, so
+    that nothing is read from elsewhere and no code is loaded; return its layout.
+
+    Args:
+        path: Path of the file, for messages.
+        properties: Creation properties of the dataset.
+        name: Name of the dataset, for messages.
+
+    Raises:
+        FileError: The storage is not allowed.
+    """
+    layout = properties.get_layout()
+    filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
+    strange = [number for number in filters if number not in _FILTERS]
+    if layout not in _LAYOUTS or properties.get_external_count():
+        description = (
+            "stores its data outside of the file (external storage or a virtual dataset), "
+            "which is not allowed"
+        )
+    elif strange:
+        description = Text(
+            "is compressed with filter {filter}, but only gzip, szip and lzf are supported",
+            filter=strange[0],
+        )
+    else:
+        return layout
+    raise FileError(
+        Text(
+            "{path}: {object} {description}",
+            path=path,
+            object=name,
+            description=description,
+        ),
+        fix="write it again with h5py, uncompressed or compressed with gzip",
+    )
 
 
 def _numbers(dataset: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

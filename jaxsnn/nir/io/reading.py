@@ -11,8 +11,9 @@ import io
 import mmap
 import os
 from collections import deque
+from collections.abc import Callable
 from io import BufferedWriter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +32,14 @@ from jaxsnn.nir.io.files import (
     describe_dtype,
     dtype_of,
     load_hdf5,
+    load_root,
     nir_document,
 )
+
+if TYPE_CHECKING:
+    import h5py
+
+    from jaxsnn.files.read_limits import ByteBudget
 
 
 def read_nir(path: str | os.PathLike[str]) -> Group:
@@ -44,22 +51,26 @@ def read_nir(path: str | os.PathLike[str]) -> Group:
     return nir_document(path, read_hdf5(path, "a NIR file"))
 
 
-def read_hdf5(path: str | os.PathLike[str], kind: str) -> Group:
-    """Read the document of any HDF5 file; `kind` describes it for messages: "a NIR file".
+def read_hdf5(
+    path: str | os.PathLike[str],
+    kind: str,
+    load: Callable[[h5py.File, str, ByteBudget], Group] = load_root,
+) -> Group:
+    """Read the document of any HDF5 file; arguments as in `jaxsnn.nir.io.files.load_hdf5`.
 
     Raises:
         FileError: As for `jaxsnn.nir.io.files.load_hdf5`, or a limit is exceeded.
     """
     limits = process_limits()
     if limits is None:
-        return load_hdf5(path, kind)
+        return load_hdf5(path, kind, load)
     refuse_unreadable(path, kind)
 
-    def load(out: BufferedWriter) -> Group:
+    def document(out: BufferedWriter) -> Group:
         with reporting_errors(out, path):
-            return load_hdf5(path, kind)
+            return load_hdf5(path, kind, load)
 
-    with ReadProcess(path, lambda out: send(load(out), out), limits) as child:
+    with ReadProcess(path, lambda out: send(document(out), out), limits) as child:
         return receive(child, path)
 
 

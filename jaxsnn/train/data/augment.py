@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError, suggestion
-from jaxsnn.keywords import suggests_keywords
+from jaxsnn.keywords import suggests_keywords, with_underscores
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.options import ENCODER
@@ -372,9 +372,11 @@ def augmentation_of(table: Mapping[str, Any], shape: tuple[int, ...]) -> Compose
             shape.
 
     Raises:
-        UsageError: a name that does not exist, or a value that is invalid.
+        UsageError: a name that does not exist or occurs twice, or a value that is invalid.
     """
-    table = {name.replace("_", "-"): value for name, value in table.items()}
+    table = {
+        name.replace("_", "-"): value for name, value in with_underscores(table, "augment").items()
+    }
     table = current_names(table, _FORMER_WARPS, "augment")
     for name in table:
         if name not in CHANGES:

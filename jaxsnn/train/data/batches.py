@@ -23,7 +23,8 @@ from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.options import T_END
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.datasets import Data, check_data, select_samples
+from jaxsnn.simulation.stored_events import BYTES_OF_AN_EVENT
+from jaxsnn.train.data.datasets import Data, Rows, check_data, select_samples
 from jaxsnn.train.data.encoders import (
     Current,
     Delta,
@@ -246,6 +247,12 @@ def encoded(
             fix="use recordings of that input, or an input with as many channels",
             node=name,
         )
+    else:
+        if data.shape is not None:
+            refuse_other_axes(name, data.shape, shape_of_input(network, name))
+        events = jax.tree.map(
+            lambda leaf: np.asarray(leaf) if isinstance(leaf, Rows) else leaf, events
+        )
     train = checked_inputs(network, events)[name]
     return Batch(inputs=to_jax(train), labels=labels)
 
@@ -279,6 +286,31 @@ def late_notes(splits: Mapping[str, Batch], t_end: float) -> list[str]:
     return notes
 
 
+def late_sample_notes(splits: Mapping[str, Batch | Streamed], t_end: float) -> list[str]:
+    """Return a sentence for each streamed part of events in files with samples that end too late: of such
+    parts `late_notes` inspects only the first samples.
+
+    Args:
+        splits: samples by the name of the part.
+        t_end: end of a sample in seconds.
+    """
+    notes = []
+    for part, split in splits.items():
+        rows = getattr(split.data.x, "time", None) if isinstance(split, Streamed) else None
+        if not isinstance(rows, Rows) or rows.stored is None:
+            continue
+        if late := int((rows.stored.last[rows.index] >= t_end).sum()):
+            text = Text(
+                "{part}: {late} of {samples} samples have events at or after {option}, which are left out",
+                part=part,
+                late=late,
+                samples=len(rows),
+                option=T_END.equal_to(format_time(t_end)),
+            )
+            notes.append(Note(text, kind="dropped", code="late-samples"))
+    return notes
+
+
 def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Array:
     """Return arrays (samples, time, *shape) for the time-stepped engine."""
     shape = shape_of_input(network, name)
@@ -299,6 +331,8 @@ def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Arra
     return jnp.asarray(x, network.dtype)
 
 
+#: Bytes of the padded events that are read from files at once by default.
+_STREAMED_BYTES = 2**27
 #: Number of samples that are encoded in two orders, to detect encoders that mix samples.
 _COMPARED = 8
 
@@ -363,6 +397,9 @@ class Streamed:
         """Return a hash of all samples and labels, read piece by piece."""
         sha256 = hashlib.sha256(np.ascontiguousarray(self.data.y).tobytes())
         for leaf in jax.tree.leaves(self.data.x):
+            if isinstance(leaf, Rows) and leaf.stored is not None:
+                sha256.update(leaf.stored.digest(leaf.index))
+                continue
             for first in range(0, len(self.data), self.at_once):
                 part = np.asarray(leaf[np.arange(first, min(first + self.at_once, len(self.data)))])
                 sha256.update(part.tobytes())
@@ -412,9 +449,16 @@ def split_of(
     """Return a split, encoded in memory; or a streamed one, if `at_once` is smaller than its number
     of samples.
 
+    Args:
+        at_once: number of samples to encode at once; None: all, but of events in files as many as
+            have `_STREAMED_BYTES` padded.
+
     Raises:
         UsageError: an encoder that cannot be streamed.
     """
+    stored = getattr(getattr(data.x, "time", None), "stored", None)
+    if at_once is None and stored is not None:
+        at_once = max(_STREAMED_BYTES // (stored.slots * BYTES_OF_AN_EVENT), 1)
     if at_once is None or at_once >= len(data):
         return encode(data)
     split = Streamed(data=data, encode=encode, at_once=at_once, channels=channels)

@@ -15,6 +15,7 @@ from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import refuse_masked
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.simulation.stored_events import StoredColumn, StoredEvents
 from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
@@ -41,6 +42,7 @@ class Data:
         classes: names of the classes.
         first: values that `Latency` encodes as the earliest spikes, if no encoder is specified.
         channels: number of channels of events; None: unknown.
+        shape: axes of the channels of events, such as (p, y, x) of a camera; None: unknown.
     """
 
     x: Any
@@ -48,6 +50,7 @@ class Data:
     classes: tuple[str, ...]
     first: Literal["large", "small"] = "large"
     channels: int | None = None
+    shape: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -83,11 +86,11 @@ class Rows:
     """Selected rows of an array that stays on the disk until they are read.
 
     Attributes:
-        array: memory-mapped array.
+        array: memory-mapped array, or a column of events in files.
         index: indices of the rows.
     """
 
-    array: np.memmap
+    array: np.memmap | StoredColumn
     index: np.ndarray
 
     @property
@@ -111,6 +114,11 @@ class Rows:
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read rows into memory."""
         return np.asarray(self.array[self.index[index]])
+
+    @property
+    def stored(self) -> StoredEvents | None:
+        """Events in files, of which this is a column; None for a memory-mapped array."""
+        return self.array.events if isinstance(self.array, StoredColumn) else None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -353,6 +361,36 @@ def splits_of_arrays(
     return Splits(name=name, train=train, validation=held, test=tested)
 
 
+def held_out(data: Data, name: str, seed: Seed) -> tuple[Data, Data, str]:
+    """Return training samples and a fifth of the samples for validation, chosen at random, and a note.
+
+    Args:
+        name: name of the data in messages.
+        seed: random seed: an integer or a `jax.random` key.
+
+    Raises:
+        UsageError: there are too few samples.
+    """
+    held = max(int(len(data) * VALIDATION), 1)
+    if held >= len(data):
+        raise UsageError(
+            Text(
+                "{data} has too few training samples to hold one out for validation: {count}",
+                data=name,
+                count=len(data),
+            ),
+            fix="add training samples, or validation samples",
+        )
+    order = generator_of([*seed_words(seed), len(data)]).permutation(len(data))
+    validation, training = select_samples(data, order[:held]), select_samples(data, order[held:])
+    note = Text(
+        "training samples held out for validation: {count} of {samples}, chosen at random",
+        count=held,
+        samples=len(data),
+    )
+    return training, validation, note
+
+
 def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str = "data") -> Data:
     """Return samples and labels as `Data`, checked; arguments as in `splits_of_arrays`."""
     for array in (x, y, *(getattr(x, key, None) for key in ("time", "index", "value"))):
@@ -429,7 +467,7 @@ def as_splits(data: Any, seed: Seed = 0) -> tuple[Splits, tuple[str, ...]]:
     if isinstance(data, Data):
         splits = splits_of_arrays(data.x, data.y, seed=seed, classes=data.classes)
         parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-        metadata = {"channels": data.channels, "first": data.first}
+        metadata = {"channels": data.channels, "first": data.first, "shape": data.shape}
         splits = replace(
             splits, **{name: replace(part, **metadata) for name, part in parts.items()}
         )

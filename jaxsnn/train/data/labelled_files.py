@@ -1,6 +1,4 @@
-"""Labelled data by name, from files, and events of other libraries: arrays in the format of tonic, and
-NIR's data format.
-"""
+"""Labelled data by name, from files, and in NIR's data format."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from jaxsnn.files.array_files import load_arrays, map_array
 from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
-from jaxsnn.nir.initializers import Seed, generator_of, seed_words
+from jaxsnn.nir.initializers import Seed
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.nir.model.passes import shapes
 from jaxsnn.options import DATA
@@ -31,16 +29,16 @@ from jaxsnn.train.data.datasets import (
     Splits,
     as_splits,
     check_data,
+    held_out,
     labelled,
     refuse_labels,
-    select_samples,
     yinyang_splits,
 )
+from jaxsnn.train.data.event_sets import EVENT_SETS, event_splits
 from jaxsnn.train.data.images import digits_splits, fashion_mnist_splits, mnist_splits
 from jaxsnn.train.data.utterances import japanese_vowels_splits, spoken_splits
 from jaxsnn.train.option_values import seed_check
 from jaxsnn.train.options import OPTIONS, TrainOptions
-from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
 
 if TYPE_CHECKING:
@@ -57,14 +55,14 @@ DATASETS: Mapping[str, Callable[..., Splits]] = MappingProxyType(
     }
 )
 
-#: Fraction of the training samples that is held out for validation if a file has no validation
-#: data.
-_HELD_OUT = 0.2
 _PARTS = ("train", "validation", "test")
 #: Prefix of a folder of sounds.
 _SOUND = "wav:"
 #: Endings of the names of data files in a folder.
-_ENDINGS = (".npy", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz")
+_ENDINGS = (
+    *(".npy", ".npz", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz"),
+    *(".h5", ".bin", ".aedat", ".aedat4", ".csv", ".txt"),
+)
 #: Number of values that are examined together.
 _AT_ONCE = 2**22
 
@@ -77,6 +75,7 @@ def load_splits(
     copies: int = 1,
     side: int | None = None,
     outputs: int = MOST_CLASSES,
+    shape: tuple[int, ...] | None = None,
 ) -> tuple[Splits, tuple[str, ...]]:
     """Load a task by name, or from an .npz file, and return it with notes on default choices.
 
@@ -84,6 +83,7 @@ def load_splits(
     from 0 to 1 (samples, ...) and labels (samples,). Instead of x_* there may be time_* and
     index_*, (samples, events), in seconds, inf where there is no event, and value_* of events with
     a size. A folder with the same arrays as .npy files is also accepted: they are memory-mapped.
+    Recordings of events in other formats have a prefix of `jaxsnn.train.data.event_sets.EVENT_SETS`.
 
     Args:
         source: name of a task, or path of the file or folder.
@@ -92,6 +92,7 @@ def load_splits(
         copies: number of copies of each training sample of digits and JapaneseVowels.
         side: side of resized images of MNIST and Fashion-MNIST, in pixels.
         outputs: number of outputs of the network, which exceeds all labels in a file.
+        shape: shape of the network's input, for recordings that do not specify their sensor.
 
     Raises:
         FileError, UsageError: no such task or file, an invalid seed, or arrays that are missing,
@@ -108,6 +109,9 @@ def load_splits(
         return DATASETS[name](seed, **options), ()
     if name.startswith(_SOUND) and not options:
         return spoken_splits(seed, folder=name.removeprefix(_SOUND))
+    kind, _, location = name.partition(":")
+    if kind in EVENT_SETS and location and not options:
+        return event_splits(kind, location, seed, shape=shape, outputs=outputs)
     if options:
         raise UsageError(
             _no_effect(next(iter(options)), name),
@@ -133,7 +137,9 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
     Args:
         source, folder: as in `load_splits`.
     """
-    places = [Path(source.removeprefix(_SOUND)), *([] if folder is None else [Path(folder)])]
+    prefixes = (_SOUND, *(f"{kind}:" for kind in EVENT_SETS))
+    prefix = next((prefix for prefix in prefixes if source.startswith(prefix)), "")
+    places = [Path(source.removeprefix(prefix)), *([] if folder is None else [Path(folder)])]
     files = [
         file
         for place in places
@@ -161,23 +167,7 @@ def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ..
     if any(f"{kind}_validation" in arrays for kind in ("x", "y", "time", "index")):
         validation = _data(name, arrays, "validation", classes)
         return Splits(name=name, train=train, validation=validation, test=test), notes
-    held = max(int(len(train) * _HELD_OUT), 1)
-    if held >= len(train):
-        raise UsageError(
-            Text(
-                "{data} has too few training samples to hold one out for validation: {count}",
-                data=name,
-                count=len(train),
-            ),
-            fix="add training samples, or x_validation and y_validation",
-        )
-    order = generator_of([*seed_words(seed), len(train)]).permutation(len(train))
-    validation, training = select_samples(train, order[:held]), select_samples(train, order[held:])
-    note = Text(
-        "training samples held out for validation: {count} of {samples}, chosen at random",
-        count=held,
-        samples=len(train),
-    )
+    training, validation, note = held_out(train, name, seed)
     return Splits(name=name, train=training, validation=validation, test=test), (*notes, note)
 
 
@@ -314,7 +304,9 @@ def _data(name: str, arrays: dict[str, np.ndarray], part: str, classes: tuple[st
 
 
 def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -> np.ndarray:
-    """Return an array of numbers, checked to have no NaN, and no infinity but for times."""
+    """Return an array of numbers, checked to have no NaN, no number beyond the range of float32, and
+    no infinity but for times.
+    """
     array = arrays[key]
     if array.dtype.kind not in "biuf" or array.ndim == 0:
         raise UsageError(
@@ -329,7 +321,7 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
         )
     if array.dtype.kind != "f" or array.size == 0:
         return array
-    invalid = np.isnan if key.startswith("time_") else _not_finite
+    invalid = _not_a_time if key.startswith("time_") else _not_finite
     # In pieces, because the array may be memory-mapped.
     step = max(_AT_ONCE // (array.size // len(array)), 1)
     count, first = 0, ()
@@ -340,7 +332,13 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
             first = (start + int(place[0]), *(int(axis) for axis in place[1:]))
         count += int(mask.sum())
     if count:
-        kind = "NaN" if np.isnan(array[first]) else "infinities"
+        kind = (
+            "NaN"
+            if np.isnan(array[first])
+            else "infinities"
+            if np.isinf(array[first])
+            else "numbers beyond the range of float32"
+        )
         raise UsageError(
             Text(
                 "{data}: {array} contains {count} {kind} among {size} values, the first at {index}",
@@ -357,7 +355,13 @@ def _numbers(name: str, arrays: dict[str, np.ndarray], key: str, instead: str) -
 
 
 def _not_finite(array: np.ndarray) -> np.ndarray:
-    return ~np.isfinite(array)
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(array.astype(np.float32))
+
+
+def _not_a_time(array: np.ndarray) -> np.ndarray:
+    # A finite time that becomes inf in float32 would mark an unused slot.
+    return _not_finite(array) & (array != np.inf)
 
 
 def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[str, ...]]:
@@ -387,6 +391,7 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
             copies=options.copies,
             side=options.side,
             outputs=max(sizes, default=MOST_CLASSES),
+            shape=_shape_of_input(graph),
         )
     else:
         for name, is_default in (
@@ -404,118 +409,12 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
     return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
 
 
-def events_of_arrays(
-    recordings: Sequence[np.ndarray],
-    sensor_size: tuple[int, ...],
-    *,
-    time_unit: str = "1us",
-    most: int | None = None,
-) -> Events:
-    """Return events (samples, events) of structured arrays with fields t and p and, of a camera, x
-    and y.
-
-    This is the format of tonic for recordings of event cameras (x, y, p, t) and of cochleas (x, t, p).
-    The channel of an event is its index in an array (p, y, x).
-
-    Args:
-        recordings: one structured array for each sample; times from the start of the recording.
-        sensor_size: (x, y, p), as in tonic.
-        time_unit: unit of t.
-        most: largest number of events of a sample; None: no limit. Longer samples are refused.
-
-    Raises:
-        UsageError: missing fields, events outside the sensor, between its pixels, or at times that
-            are below 0 or not finite, or too many.
-
-    >>> one = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
-    >>> events = events_of_arrays([one], (2, 1, 2))
-    >>> events.time.tolist(), events.index.tolist()
-    ([[0.002]], [[3]])
-    """
-    if np.size(sensor_size) != 3:
-        raise UsageError(
-            Text("sensor_size is {sensor_size}", sensor_size=sensor_size),
-            fix="pass (x, y, p), with 1 for a missing dimension",
-        )
-    unit, (width, height, polarities) = parse_time(time_unit), sensor_size
-    recordings = [np.asarray(recording) for recording in recordings]
-    slots = max([len(recording) for recording in recordings] + [1])
-    if most is not None and slots > most:
-        raise UsageError(
-            Text(
-                "a recording has {count} events, more than most = {limit}",
-                count=slots,
-                limit=most,
-            ),
-            fix="shorten the recording, or pass a larger most",
-        )
-    time = np.full((len(recordings), slots), np.inf)
-    index = np.full(time.shape, width * height * polarities, np.int32)
-    for sample, recording in enumerate(recordings):
-        t = _times(recording, sample)
-        order = np.argsort(t, kind="stable")
-        places = [
-            _places(recording, name, size, sample)
-            for name, size in zip("xyp", sensor_size, strict=True)
-        ]
-        x, y, p = (place[order] for place in places)
-        time[sample, : len(order)] = t[order] * unit
-        index[sample, : len(order)] = (p * height + y) * width + x
-    return Events(time=time, index=index)
-
-
-def _times(recording: np.ndarray, sample: int) -> np.ndarray:
-    """Return the times of the events, (events,) in the unit of the recording, from its start."""
-    if "t" not in (recording.dtype.names or ()):
-        raise UsageError(
-            Text(
-                "sample {sample} has no field 't', and is {dtype} of shape {shape}",
-                sample=sample,
-                dtype=recording.dtype,
-                shape=recording.shape,
-            ),
-            fix="pass a structured array with the fields t and p; for a camera also x and y",
-        )
-    t = np.asarray(recording["t"], float)
-    bad = t[~(np.isfinite(t) & (t >= 0))]
-    if bad.size:
-        moment = "before time 0" if bad[0] < 0 else Text("at time {time:g}", time=bad[0])
-        raise UsageError(
-            Text("sample {sample} has an event {moment}", sample=sample, moment=moment),
-            fix="measure times from the first event",
-        )
-    return t
-
-
-def _places(recording: np.ndarray, name: str, size: int, sample: int) -> np.ndarray:
-    fields = recording.dtype.names or ()
-    if name not in fields:
-        if size != 1:
-            raise UsageError(
-                Text(
-                    "sample {sample} has no field '{field}', but its sensor_size is {size}. Fields: "
-                    "{fields}",
-                    sample=sample,
-                    fields=", ".join(fields),
-                    field=name,
-                    size=size,
-                ),
-                fix=f"add the field, or pass a sensor_size of 1 for {name}",
-            )
-        return np.zeros(len(recording), int)
-    place = np.asarray(recording[name])
-    outside = ~((place >= 0) & (place < size) & (place == np.rint(place)))
-    if outside.any():
-        raise UsageError(
-            Text(
-                "sample {sample} has an event with {field} = {value}",
-                sample=sample,
-                field=name,
-                value=place[outside][0],
-            ),
-            fix=f"pass a larger sensor_size: {name} ranges from 0 to {size - 1}",
-        )
-    return place.astype(int)
+def _shape_of_input(graph: Graph) -> tuple[int, ...] | None:
+    """Return the shape of the only input of a graph; None if it has several."""
+    if len(graph.inputs) != 1:
+        return None
+    entering = shapes(graph)[graph.inputs[0]][0]
+    return None if entering is None else tuple(map(int, entering))
 
 
 def data_of_nir(

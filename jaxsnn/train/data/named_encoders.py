@@ -7,6 +7,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from jaxsnn.keywords import with_underscores
 from jaxsnn.train.data.datasets import Data, Splits
 from jaxsnn.train.data.encoders import (
     Current,
@@ -104,7 +105,7 @@ def with_options(encoder: Any, options: Mapping[str, Any] | None) -> Any:
     def moment(value: Any) -> float:  # which may be 0
         return 0.0 if value == 0 else duration(value)
 
-    values = {name.replace("-", "_"): value for name, value in options.items()}
+    values = with_underscores(options, "encoder_options")
     for name, value in values.items():
         is_time = name in _TIMES
         if isinstance(value, list | tuple):

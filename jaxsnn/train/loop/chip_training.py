@@ -15,7 +15,7 @@ from jaxsnn.bss2.emulate import ChipInTheLoop, EmulatedChip, emulator_notes
 from jaxsnn.bss2.mapping import to_json
 from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.bss2.search.quantize import QuantizeOptions
-from jaxsnn.errors import MappingError, Note
+from jaxsnn.errors import MappingError, Note, UsageError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
@@ -35,9 +35,9 @@ from jaxsnn.wording import Text
 
 #: Default factor by which weights may grow during training before they saturate.
 HEADROOM = 2.0
-#: Default temperature of a first-spike loss on a chip: it leads to a margin between outputs that exceeds
-#: the noise of a chip's spike times, about 0.1 tau_syn.
-TEMPERATURE = 0.15
+#: Default temperature of a first-spike loss on a chip, the deviation of a chip's spike times in tau_syn.
+#: With 0.15, wrong outputs move later until they are silent, and training may collapse (docs/results.md).
+TEMPERATURE = 0.1
 
 
 def __getattr__(name: str) -> Any:
@@ -126,7 +126,7 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
 
     Raises:
         MappingError: the chip cannot run the graph.
-        UsageError: a loss or a headroom that is invalid.
+        UsageError: a loss or a headroom that is invalid, or a device in `engine_options`.
     """
     network = lower(graph)
     loss_options, name = dict(options.loss_options or {}), options.loss
@@ -136,6 +136,14 @@ def on_emulated_chip(graph: Graph, options: TrainOptions) -> TrainOptions:
         former = "sharpness" in loss_options  # name of `temperature` in earlier versions
         loss_options = ({} if former else {"temperature": TEMPERATURE}) | loss_options
     loss = loss_of(network, replace(options, loss_options=loss_options))
+    if "device" in (options.engine_options or {}):
+        raise UsageError(
+            Text(
+                "engine_options contains a device, and {engine} has one",
+                engine=ENGINE.set_to("loop"),
+            ),
+            fix="remove it, or pass an InTheLoop object as the engine",
+        )
     engine = on_chip(
         graph,
         loss,

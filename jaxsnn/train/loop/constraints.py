@@ -7,7 +7,7 @@ threshold above `v_reset`. `Constraint` is the interface of a user's constraint.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -16,11 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import UsageError, as_number, listing, shown, suggestion
+from jaxsnn.errors import Note, UsageError, as_number, listing, shown, suggestion, warn_of
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.network.neuron_models import STEPPED_KINDS, is_registered
 from jaxsnn.network.structure import OPERATORS, TiedGain
+from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.units import parse_time
 from jaxsnn.wording import Text
@@ -151,6 +154,74 @@ TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
         "delay": None,
     }
 )
+
+
+def unconstrain(
+    network: Network | Graph,
+    trainable: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]] = ("weight", "bias"),
+) -> tuple[Parameters, Callable[[Parameters], Network]]:
+    """Return numbers that an optimiser may change without limits, and the function that returns the
+    network for such numbers: for your own training loop, with the constraints of `jaxsnn.fit`.
+
+    Time constants are trained in log space: a step of 0.01 changes them by 1 %, and they stay positive,
+    in a time-stepped framework above its time step. Only the parameters in `trainable` are in
+    the numbers, all others are constant. Gains that the framework derives from a time constant follow
+    it. Steps of weights are in their own units, not in PSP amplitudes as in `fit`. Initial values that
+    are moved off a limit, and names that no node has, are reported in an `ApproximationWarning`.
+
+    Args:
+        network: network, or graph, of which weights that PyTorch does not train are then left out as in
+            `fit`.
+        trainable: names of parameters, or constraints by name, as the option of `fit`. A delay needs
+            a constraint, because its default upper limit depends on the loss.
+
+    Returns:
+        Node name -> parameter name -> array; and a differentiable function of this pytree, the inverse.
+
+    Raises:
+        UsageError: a parameter that cannot be trained or that no node has, a delay without limits, an
+            initial value outside the limits, or a constraint with another `rate` than 1.
+
+    >>> import jaxsnn
+    >>> from jaxsnn.nir import build
+    >>> neurons = build.cubalif(tau_mem="20ms", tau_syn="10ms")
+    >>> graph = build.sequential(build.input(2), build.linear(1), neurons, seed=0)
+    >>> raw, network_of = unconstrain(jaxsnn.lower(graph), ("weight", "tau_mem"))
+    >>> raw["2"]["tau_mem"] += 0.01
+    >>> print(network_of(raw).parameters["2"]["tau_mem"])
+    [0.020201]
+    """
+    fixed = ()
+    if isinstance(network, Graph):
+        fixed, network = constant_nodes(network), lower(network)
+    requested = as_constraints(trainable)
+    constraints = requested if isinstance(requested, Mapping) else {}
+    for name in requested:
+        if name.rpartition(".")[2] == "delay" and name not in constraints:
+            raise UsageError(
+                Text("{parameter} has no limits", parameter=name),
+                fix=f'pass constraints, such as {{"{name}": Bounded(low=0.0, high=0.01)}}',
+            )
+    for name, constraint in constraints.items():
+        if constraint.rate != 1:
+            raise UsageError(
+                Text(
+                    "the rate of {parameter} is {rate}, and your own loop sets the steps",
+                    parameter=name,
+                    rate=shown(constraint.rate),
+                ),
+                fix="leave the rate out, and use optax.multi_transform",
+            )
+    trained, notes = find_trainables(network, requested, longest_delay=np.nan, constant_nodes=fixed)
+    # There is no result that could hold notes.
+    warn_of(Note(note, kind="approximated") for note in notes)
+    return to_raw(network, trained), lambda raw: with_trained(network, trained, raw)
+
+
+def constant_nodes(graph: Graph) -> tuple[str, ...]:
+    """Return the names of the nodes whose weights are not weights of a layer of the PyTorch module."""
+    return tuple(name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata)
+
 
 # Node and parameter -> constraint, hashable.
 Trained = tuple[tuple[str, tuple[tuple[str, Constraint], ...]], ...]

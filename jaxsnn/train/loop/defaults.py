@@ -20,7 +20,7 @@ from jaxsnn.network.inputs import shape_of_input
 from jaxsnn.network.network import Network
 from jaxsnn.options import ENGINE, READOUT, T_END
 from jaxsnn.simulation.solution import Engine
-from jaxsnn.train.data.datasets import Data
+from jaxsnn.train.data.datasets import Data, Rows
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.losses.losses import Loss, loss_class
 from jaxsnn.train.option_values import replace_fields
@@ -241,6 +241,8 @@ def _last_event(x: Any, encoder: Any) -> float:
         if hasattr(encoder, "last"):
             return float(encoder.last(x))
         x = encoder(np.asarray(x))
+    if isinstance(x.time, Rows) and x.time.stored is not None:
+        return float(x.time.stored.last[x.time.index].max(initial=0.0))
     last = 0.0
     rows = x.time if hasattr(x.time, "shape") else np.asarray(x.time)
     for first in range(0, len(rows), _AT_ONCE):

@@ -4,7 +4,7 @@ with which a fraction of the neurons fires.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -23,9 +23,17 @@ from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.results import Result
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import T_END
+from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
 from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
-from jaxsnn.train.data.batches import encoded, late_notes
+from jaxsnn.train.data.batches import (
+    Batch,
+    encoded,
+    first_pieces,
+    late_notes,
+    late_sample_notes,
+    split_of,
+)
 from jaxsnn.train.data.datasets import Data, Splits, as_data, as_splits, select_samples
 from jaxsnn.train.data.encoders import Encoder
 from jaxsnn.train.data.named_encoders import make_encoder, named_encoder
@@ -59,11 +67,13 @@ class Measured:
         accuracy: fraction of the samples that are classified correctly.
         spikes: population -> mean number of spikes of all its neurons per sample.
         notes: notes on events that were left out, one sentence each.
+        neurobench: metrics of NeuroBench; None if they were not requested.
     """
 
     accuracy: float
     spikes: dict[str, float]
     notes: tuple[str, ...] = ()
+    neurobench: NeuroBench | None = None
 
     @property
     def spikes_per_sample(self) -> float:
@@ -83,7 +93,7 @@ def evaluate(
     engine: Engine | str | None = None,
 ) -> float:
     """Return the fraction of samples that a graph classifies correctly, with the full dynamics of
-    every neuron.
+    every neuron. `evaluate_neurobench` also counts synaptic operations.
 
     Args:
         data: samples and labels, or (x, y).
@@ -97,11 +107,77 @@ def evaluate(
         UsageError: data that do not match the network.
         SimulationError: the simulation of the data failed.
     """
+    options = _evaluation_options(
+        graph, as_data(data), loss=loss, encoder=encoder, bias=bias, t_end=t_end, engine=engine
+    )
+    measured = measure(graph, **options)
+    warn_of(measured.notes)
+    return measured.accuracy
+
+
+@usual_promotion
+def evaluate_neurobench(
+    graph: Graph,
+    data: Data | tuple[Any, Any],
+    *,
+    loss: Loss | str | None = None,
+    encoder: Encoder | str | None = None,
+    bias: bool = False,
+    t_end: float | None = None,
+    engine: Engine | str | None = None,
+    dt: float | None = None,
+) -> NeuroBench:
+    """Return the metrics of NeuroBench of a graph on labelled data: accuracy, footprint, connection
+    and activation sparsity, synaptic operations.
+
+    The metrics are those of `jaxsnn.neurobench`, over all samples; arguments and errors of the
+    evaluation are those of `evaluate`. Output neurons that `fit` stops after their first spike
+    continue to fire, as in the trained file.
+
+    Args:
+        data: samples and labels, or (x, y).
+        loss, encoder, bias, t_end, engine: as in `evaluate`.
+        dt: length of a time step in seconds, for the event engine; default: that of the framework
+            that wrote the file.
+
+    Source: Yik et al., Nature Communications 16:1545, 2025 (arXiv:2304.04640).
+    """
+    options = _evaluation_options(
+        graph, as_data(data), loss=loss, encoder=encoder, bias=bias, t_end=t_end, engine=engine
+    )
+    options["engine"] = with_all_output_spikes(options["engine"], options["loss"].population)
+    measured = measure(graph, **options, counter=OperationCounter.of(graph, dt))
+    assert measured.neurobench is not None
+    warn_of(measured.notes)
+    return measured.neurobench
+
+
+def with_all_output_spikes(engine: Engine, population: str) -> Engine:
+    """Return an event engine in which the neurons of the output population continue after their first
+    spike; any other engine unchanged.
+    """
+    if not isinstance(engine, EventDriven) or isinstance(engine.first_spike_only, bool):
+        return engine
+    stopping = tuple(name for name in engine.first_spike_only if name != population)
+    return replace(engine, first_spike_only=stopping)
+
+
+def _evaluation_options(
+    graph: Graph,
+    data: Data,
+    *,
+    loss: Loss | str | None,
+    encoder: Encoder | str | None,
+    bias: bool,
+    t_end: float | None,
+    engine: Engine | str | None,
+) -> dict[str, Any]:
+    """Return the arguments of `measure`, with defaults in place of what is None."""
     for name, value in (("loss", loss), ("encoder", encoder), ("t_end", t_end)):
         if value is not None and (check := OPTIONS[name].check) is not None:
             check(OPTIONS[name], value)
     network = lower(graph)
-    data, encode = as_data(data), cast(Any, encoder)
+    encode = cast(Any, encoder)
     if loss is None or isinstance(loss, str):
         loss_node = output_node(network, len(data.classes))
     else:
@@ -127,9 +203,7 @@ def evaluate(
     if t_end is None and isinstance(loss, str) and not (signals and encode is None):
         end = default_end([data], chosen.tau, None if events else encode)
         chosen = replace(cast(Any, chosen), t_max=end)
-    measured = measure(graph, data, loss=chosen, encoder=encode, t_end=t_end, engine=runner)
-    warn_of(measured.notes)
-    return measured.accuracy
+    return {"data": data, "loss": chosen, "encoder": encode, "t_end": t_end, "engine": runner}
 
 
 def measure(
@@ -141,21 +215,30 @@ def measure(
     engine: Engine,
     t_end: float | None = None,
     advice: str | None = None,
+    counter: OperationCounter | None = None,
 ) -> Measured:
     """Return the accuracy of a graph on samples, and its spike counts; arguments and errors as in
     `evaluate`.
 
     Args:
         advice: as in `with_enough_room`.
+        counter: counter of the metrics of NeuroBench, for the network of the graph.
     """
     network = lower(graph)
     end: float = loss.t_max if t_end is None else t_end
     engine.check(network)
     runner = engine.prepared()
-    batch = encoded(
-        data, network, population=loss.population, encoder=encoder, engine=runner, data_name="data"
+    encode = partial(
+        encoded,
+        network=network,
+        population=loss.population,
+        encoder=encoder,
+        engine=runner,
+        data_name="data",
     )
-    times = getattr(batch.inputs, "time", np.zeros(1))
+    samples = split_of(data, encode, None, sum(network.inputs.values()))
+    first = first_pieces({"data": samples})
+    times = getattr(next(iter(first.values())).inputs, "time", np.zeros(1))
     if np.isfinite(times).any() and not (np.asarray(times) < end).any():  # in milliseconds?
         raise UsageError(
             Text(
@@ -165,23 +248,75 @@ def measure(
             ),
             fix=Text("pass times in seconds, or a later {t_end}", t_end=T_END),
         )
+    indices = (
+        np.arange(begin, min(begin + _BATCH, len(data))) for begin in range(0, len(data), _BATCH)
+    )
+    parts = (
+        samples.take(jnp.asarray(index)) if isinstance(samples, Batch) else samples.take(index)
+        for index in indices
+    )
+    measured = measure_batches(
+        network,
+        parts,
+        len(data),
+        loss=loss,
+        engine=runner,
+        t_end=end,
+        advice=advice,
+        counter=counter,
+    )
+    notes = (
+        *late_notes(first, end),
+        *late_sample_notes({"data": samples}, end),
+        *other_step_notes(network, data.x),
+    )
+    return replace(measured, notes=notes)
+
+
+def measure_batches(
+    network: Network,
+    parts: Iterable[Batch],
+    samples: int,
+    *,
+    loss: Loss,
+    engine: Engine,
+    t_end: float,
+    advice: str | None = None,
+    counter: OperationCounter | None = None,
+) -> Measured:
+    """Return the accuracy of a network on encoded samples, and its spike counts, without notes.
+
+    Args:
+        parts: batches of samples.
+        samples: number of all samples.
+        engine: engine that is `prepared`.
+        t_end: end of a sample in seconds.
+        advice, counter: as in `measure`.
+
+    Raises:
+        SimulationError: the simulation of the data failed.
+    """
     correct, spikes = 0, dict[str, float]()
-    for begin in range(0, len(data), _BATCH):
-        part = batch.take(jnp.arange(begin, min(begin + _BATCH, len(data))))
+    for part in parts:
 
         def attempt(engine: Engine, inputs: Any = part.inputs) -> Solution:
-            return run_batch(engine, network, inputs, end)
+            return run_batch(engine, network, inputs, t_end)
 
         with device_errors():
-            runner, solution = with_enough_room(runner, attempt, advice=advice)
+            engine, solution = with_enough_room(engine, attempt, advice=advice)
         if solution.problem is not None:
-            raise SimulationError.of(problem_of_run(runner, network, solution))
+            raise SimulationError.of(problem_of_run(engine, network, solution))
         answers = np.asarray(refuse_no_classes(loss, loss.predict(solution), part.labels))
         correct += int(np.sum(answers == np.asarray(part.labels)))
         for name, count in solution.counts.items():
-            spikes[name] = spikes.get(name, 0.0) + float(np.sum(count)) / len(data)
-    notes = (*late_notes({"data": batch}, end), *other_step_notes(network, data.x))
-    return Measured(accuracy=correct / len(data), spikes=spikes, notes=notes)
+            spikes[name] = spikes.get(name, 0.0) + float(np.sum(count)) / samples
+        if counter is not None:
+            inputs = part.inputs
+            is_raster = not hasattr(inputs, "time")
+            counter.add(solution, jnp.moveaxis(inputs, 1, 0) if is_raster else inputs)
+    accuracy = correct / samples
+    metrics = None if counter is None else counter.metrics(accuracy)
+    return Measured(accuracy=accuracy, spikes=spikes, neurobench=metrics)
 
 
 def problem_of_run(engine: Engine, network: Network, solution: Solution) -> Problem:

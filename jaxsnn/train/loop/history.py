@@ -17,6 +17,7 @@ import numpy as np
 from jaxsnn.errors import Problem, SimulationError
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
+from jaxsnn.simulation.neurobench import NeuroBench
 from jaxsnn.summary import summarised
 from jaxsnn.train.loop.epoch import Summary
 from jaxsnn.wording import Text
@@ -73,6 +74,8 @@ class Fit:
         accuracy_in_steps: accuracy of the same weights on the test samples in the time steps of the
             source framework; None if the framework is not time-stepped, with `skip_step_accuracy`, or
             if the time-stepped engine cannot run the graph.
+        neurobench: metrics of NeuroBench of the same weights on the test samples, with the option
+            `neurobench`; else None.
     """
 
     graph: Graph
@@ -83,6 +86,7 @@ class Fit:
     notes: tuple[str, ...]
     seconds: tuple[float, ...] = field(compare=False)
     accuracy_in_steps: float | None = None
+    neurobench: NeuroBench | None = None
 
     def _repr_html_(self) -> str | None:
         """Return the learning curve as HTML, for a notebook."""
@@ -100,6 +104,7 @@ class Fit:
         return {
             "test_accuracy": self.test_accuracy,
             "accuracy_in_steps": self.accuracy_in_steps,
+            "neurobench": None if self.neurobench is None else self.neurobench.as_dict(),
             "best_epoch": self.best_epoch,
             "settings": self.settings,
             "notes": list(self.notes),

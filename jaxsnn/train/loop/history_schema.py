@@ -156,4 +156,10 @@ def run_defect(content: Mapping[str, Any]) -> Text | None:
         "test_accuracy": _FRACTION,
         "settings": (lambda value: isinstance(value, dict), "a table"),
     }
-    return entry_defect(content, expected, "the history")
+    if defect := entry_defect(content, expected, "the history"):
+        return defect
+    loss: dict[str, Check] = {
+        "loss": (lambda value: isinstance(value, dict | str), "a table or a name")
+    }
+    has_loss = "loss" in content["settings"]
+    return entry_defect(content["settings"], loss, "its settings") if has_loss else None

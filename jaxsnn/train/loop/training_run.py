@@ -13,7 +13,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing
+from jaxsnn.errors import (
+    Note,
+    Problem,
+    SimulationError,
+    UsageError,
+    first_line,
+    listing,
+    shown,
+)
 from jaxsnn.event.event_options import BUDGETS, EventOptions
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.lowering.lower import update_graph
@@ -22,9 +30,9 @@ from jaxsnn.network.results import Result
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.nir.model.node import CONSTANT_KEY
 from jaxsnn.options import T_END, TRAINABLE
-from jaxsnn.simulation.retry import TooManySpikes
+from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
+from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes
 from jaxsnn.train.data.batches import (
     Batch,
     Streamed,
@@ -33,11 +41,14 @@ from jaxsnn.train.data.batches import (
     first_pieces,
     identities,
     late_notes,
+    late_sample_notes,
     split_of,
 )
 from jaxsnn.train.data.datasets import Splits
+from jaxsnn.train.loop.callbacks import EpochReport
 from jaxsnn.train.loop.checkpoint import Checkpoint, Folder, fingerprint
 from jaxsnn.train.loop.constraints import (
+    constant_nodes,
     find_trainables,
     raw_is_particular,
     to_raw,
@@ -51,6 +62,7 @@ from jaxsnn.train.loop.epoch import (
     begin,
     of_one_run,
 )
+from jaxsnn.train.loop.evaluation import measure_batches, with_all_output_spikes
 from jaxsnn.train.loop.history import (
     EpochRecord,
     Fit,
@@ -60,6 +72,7 @@ from jaxsnn.train.loop.history import (
     mean,
     merit,
     progress_line,
+    type_name,
 )
 from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.loop.optimisers import (
@@ -91,6 +104,10 @@ _FAILING_STEPS = 200
 _CALIBRATION = Text(", for example with {calibrate}", calibrate=OPTIONS["calibrate"].set_to(0.5))
 # Fraction of the best validation accuracy below which a run has collapsed.
 _COLLAPSED = 0.6
+# Number of samples whose synaptic operations are counted at once.
+_OPERATIONS_BATCH = 256
+# Fraction of test samples without an output spike above which a note reports them.
+_NOTED_SILENT = 0.05
 # Factor of the step size after each failure, and maximum number of failures.
 _SMALLER, _MOST_FAILURES = 1 / 3, 3
 #: Norm of a gradient, in loss per step of 1, that counts as exploding: no loss changes by 10 within
@@ -127,7 +144,7 @@ class TrainingRun:
             encode = partial(encoded, network=network, data_name=f"{data.name}, {name}", **encoding)
             self.splits[name] = split_of(getattr(data, name), encode, options.stream, channels)
         trainable = cast(Any, options.trainable)
-        constant = [name for name, node in graph.nodes.items() if CONSTANT_KEY in node.metadata]
+        constant = constant_nodes(graph)
         trained, trained_notes = find_trainables(
             network, trainable, longest_delay=plan.loss.tau, constant_nodes=constant
         )
@@ -144,7 +161,10 @@ class TrainingRun:
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trained, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
-        self.late = late_notes(first_pieces(self.splits), plan.t_end)
+        self.late = [
+            *late_notes(first_pieces(self.splits), plan.t_end),
+            *late_sample_notes(self.splits, plan.t_end),
+        ]
         in_memory = {name: batch for name, batch in self.splits.items() if isinstance(batch, Batch)}
         self.splits |= on_all(in_memory, mesh)
         noise = cast(Noise | None, options.noise)
@@ -295,14 +315,18 @@ class TrainingRun:
 
     def _epochs(self) -> Fit:
         """Train the remaining epochs, and return the result."""
+        stops = False
         if not self.history:
             try:
-                self._before_training()
+                report = self._before_training()
             except Exception:
                 if self.folder is not None:
                     self.folder.tidy()
                 raise
+            stops = self._callbacks_stop(report)
         for epoch in range(len(self.history), self.options.epochs + 1):
+            if stops:
+                break
             assert self.best is not None
             waited, patience = epoch - 1 - self.best[0].epoch, self.options.patience
             if patience is not None and waited >= patience:
@@ -315,10 +339,57 @@ class TrainingRun:
                     )
                 )
                 break
-            self._train_epoch(epoch)
+            stops = self._callbacks_stop(self._train_epoch(epoch))
         return self.result()
 
-    def _before_training(self) -> None:
+    def _callbacks_stop(self, report: EpochReport) -> bool:
+        """Call all callbacks, and return whether one of them stops the run.
+
+        Raises:
+            TrainingStopped: a callback failed, or returned neither None nor a boolean.
+        """
+        stopping = []
+        for callback in self.options.callbacks:
+            name = type_name(callback)
+            try:
+                returned = callback(report)
+            except Exception as error:
+                raise TrainingStopped(
+                    Text(
+                        "the callback '{callback}' failed after epoch {epoch} ({error})",
+                        callback=name,
+                        epoch=report.epoch,
+                        error=f"{type(error).__name__}: {first_line(error)}",
+                    ),
+                    self.result(),
+                    fix="correct the callback; the attribute fit of this error has the best epoch so far",
+                    code="callback",
+                ) from error
+            if not (returned is None or isinstance(returned, bool | np.bool_)):
+                raise TrainingStopped(
+                    Text(
+                        "the callback '{callback}' returned {value} after epoch {epoch}",
+                        callback=name,
+                        value=shown(returned),
+                        epoch=report.epoch,
+                    ),
+                    self.result(),
+                    fix="return None, or True to stop the run",
+                    code="callback",
+                )
+            if returned:
+                stopping.append(f"'{name}'")
+        if stopping:
+            self.notes.append(
+                Text(
+                    "training stopped after epoch {epoch}, as requested by {callbacks}",
+                    epoch=report.epoch,
+                    callbacks=listing(stopping),
+                )
+            )
+        return bool(stopping)
+
+    def _before_training(self) -> EpochReport:
         """Evaluate the weights before training: entry 0 of the history."""
         start = time.perf_counter()
         train, validation = self._evaluate("train"), self._evaluate("validation", loud=True)
@@ -334,10 +405,11 @@ class TrainingRun:
                 else problem.fix,
                 node="" if problem is None else problem.node,
             )
-        self._record(0, train, validation, time.perf_counter() - start)
+        report = self._record(0, train, validation, time.perf_counter() - start)
         self._save()
+        return report
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _train_epoch(self, epoch: int) -> EpochReport:
         """Train one epoch; after a failure resume from the best epoch, with smaller steps."""
         start = time.perf_counter()
         while True:
@@ -383,10 +455,11 @@ class TrainingRun:
                 )
             self.state = before
             self._back_or_stop(failure, hint)
-        self._record(epoch, train, validation, time.perf_counter() - start)
+        report = self._record(epoch, train, validation, time.perf_counter() - start)
         # Before saving, so that a resumed run continues the count of failing epochs.
         self._check_collapse(epoch, train, validation)
         self._save()
+        return report
 
     def _evaluate(self, split: str, *, loud: bool = False) -> Summary:
         return self.passes.evaluate(self.splits[split], self.state.best, loud=loud)
@@ -432,7 +505,10 @@ class TrainingRun:
         self.notes.append(note)
         self.say(note)
 
-    def _record(self, epoch: int, train: Summary, validation: Summary, seconds: float) -> None:
+    def _record(
+        self, epoch: int, train: Summary, validation: Summary, seconds: float
+    ) -> EpochReport:
+        """Add an epoch to the history, and return the report for the callbacks."""
         engine = self.passes.setup.engine
         max_spikes = 0  # recorded spikes per neuron, the maximum over populations
         if (budget := getattr(engine, "max_spikes", None)) is not None:
@@ -451,6 +527,21 @@ class TrainingRun:
             remaining = float(np.median(self.seconds[2:])) * to_do
         samples = int(train.samples) if epoch else None
         self.say(progress_line(record, self.options.epochs, seconds, remaining, samples))
+        has_rate = epoch > 0 and not self.passes.setup.complete
+        state = self.state
+        return EpochReport(
+            record=record,
+            epochs=self.options.epochs,
+            best_epoch=self.best[0].epoch,
+            learning_rate=self.factor * float(self.rates[epoch - 1, -1]) if has_rate else None,
+            seconds=seconds,
+            graph=lambda: tagged(self._graph_of(state)),
+        )
+
+    def _graph_of(self, state: TrainState) -> Graph:
+        """Return the graph with the parameters of a state."""
+        network, best = on_host((self.network, state.best), self.passes.setup.mesh)
+        return update_graph(self.graph, with_trained(network, self.passes.setup.trained, best))
 
     def _save(self) -> None:
         """Replace the checkpoint, if there is a folder for it."""
@@ -589,9 +680,18 @@ class TrainingRun:
             )
             notes.append(Note(text, kind="dropped", code="lost-spikes"))
         population = self.plan.loss.population
+        if int(test.undecided) > _NOTED_SILENT * int(test.samples):
+            notes.append(
+                Text(
+                    "no neuron of '{population}' fires in {count} of {samples} test samples, which count "
+                    "as wrong",
+                    population=population,
+                    count=int(test.undecided),
+                    samples=int(test.samples),
+                )
+            )
         notes += ending_notes(self.history, record, population, collapsed=_COLLAPSED)
-        network, best = on_host((self.network, self.state.best), self.passes.setup.mesh)
-        trained = update_graph(self.graph, with_trained(network, self.passes.setup.trained, best))
+        trained = self._graph_of(self.state)
         test_accuracy = mean(test.correct, test)
         accuracy_in_steps = self._accuracy_in_steps(trained, test_accuracy, notes)
         return Fit(
@@ -604,6 +704,29 @@ class TrainingRun:
             notes=tuple(notes),
             seconds=tuple(self.seconds),
         )
+
+    def neurobench(self, done: Fit) -> NeuroBench:
+        """Return the metrics of NeuroBench of the trained graph on the test samples; the accuracy is
+        that of the result.
+        """
+        split, counter = self.splits["test"], OperationCounter.of(done.graph)
+        parts = (
+            batch.take_here(np.flatnonzero(used))
+            for batch, used in self.passes.parts_on_first(split, _OPERATIONS_BATCH)
+        )
+        engine = with_all_output_spikes(self.passes.setup.engine, self.plan.loss.population)
+        measured = measure_batches(
+            counter.network,
+            parts,
+            len(split.labels),
+            loss=self.plan.loss,
+            engine=engine.prepared(),
+            t_end=self.plan.t_end,
+            advice=FIRE_LESS,
+            counter=counter,
+        )
+        assert measured.neurobench is not None
+        return replace(measured.neurobench, accuracy=done.test_accuracy)
 
     def _accuracy_in_steps(
         self, trained: Graph, test_accuracy: float, notes: list[str]

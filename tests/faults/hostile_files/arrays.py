@@ -317,6 +317,9 @@ X, Y = np.zeros((5, 1, 4)), np.zeros((5, 1, 2))
 for name, arrays in {
     "outputs missing": {"x": X},
     "outputs NaN": {"x": X, "y": np.full(Y.shape, np.nan)},
+    "outputs of 1e300": {"x": X, "y": np.full(Y.shape, 1e300)},
+    "outputs infinite": {"x": X, "y": np.full(Y.shape, -np.inf)},
+    "outputs of extended precision": {"x": X, "y": Y.astype(np.longdouble)},
     "outputs of three neurons": {"x": X, "y": np.zeros((5, 1, 3))},
     "outputs of other samples": {"x": X, "y": np.zeros((5, 2, 2))},
     "outputs of other steps": {"x": X, "y": np.zeros((4, 1, 2))},
@@ -325,6 +328,9 @@ for name, arrays in {
     "outputs of another node": {"x": X, "other__y": Y},
     "inputs missing": {"y": Y},
     "inputs NaN": {"x": np.full(X.shape, np.nan), "y": Y},
+    "inputs infinite": {"x": np.full(X.shape, np.inf), "y": Y},
+    "inputs of dates": {"x": np.zeros(X.shape, "M8[s]"), "y": Y},
+    "events": {"time": TIME, "index": INDEX, "y": Y},
     "no steps": {"x": X[:0], "y": Y[:0]},
 }.items():
     add(f"recording, {name}", arrays_file(**arrays), reader="verify")
@@ -336,6 +342,45 @@ add(
     reader="verify",
 )
 add("recording truncated", arrays_file(x=X, y=Y)[:-30], reader="verify")
+
+# -- inputs of an emulated chip, and times and channels that other number types do not hold
+
+
+def altered(array, value, dtype=None):
+    """An array with another first number."""
+    result = array.astype(dtype or array.dtype)
+    result[0, 0] = value
+    return result
+
+
+for name, (arrays, *words) in {
+    "time NaN": ({"time": altered(TIME, np.nan)}, "nan"),
+    "time negative": ({"time": altered(TIME, -1e-3)}, "-0.001"),
+    "time -inf": ({"time": altered(TIME, -np.inf)}, "-inf"),
+    "time 1e39": ({"time": altered(TIME, 1e39)}, r"1e\+39"),
+    "time 1e300": ({"time": altered(TIME, 1e300)}, r"1e\+300"),
+    "time of extended precision": ({"time": TIME.astype(np.longdouble)}, "time"),
+    "times complex": ({"time": TIME.astype(complex)}, "complex"),
+    "times of texts": ({"time": np.full(TIME.shape, "a")}, "time"),
+    "times of dates": ({"time": np.zeros(TIME.shape, "M8[s]")}, "time"),
+    "channel 4": ({"index": altered(INDEX, 4)}, "channel 4"),
+    "channel -1": ({"index": altered(INDEX, -1)}, "channel -1"),
+    "channel 2^32": ({"index": altered(INDEX, 2**32)}, "4294967296"),
+    "channel 2^64 - 1": ({"index": altered(INDEX, 2**64 - 1, np.uint64)}, str(2**64 - 1)),
+    "channels of halves": ({"index": INDEX + 0.5}, "0.5"),
+    "other shapes": ({"index": INDEX[:2]}, r"\(2, 2\)"),
+    "three axes": ({"time": TIME[None], "index": INDEX[None]}, r"\(1, 3, 2\)"),
+    "no samples": ({"time": TIME[:0], "index": INDEX[:0]}, "no samples"),
+    "values": ({"value": TIME}, "GradedEvents"),
+    "another node": ({"inptu.time": TIME}, "inptu"),
+}.items():
+    content = arrays_file(**({"time": TIME, "index": INDEX} | arrays))
+    add(f"emulated, {name}", content, *words, reader="emulate")
+for name in ("time 1e39", "time 1e300"):
+    content = arrays_file(time=altered(TIME, float(name.split()[1])), index=INDEX)
+    add(name, content, r"1e\+", reader="run")
+add("emulated, no archive", b"hello", reader="emulate")
+add("emulated, truncated", sound()[:-30], reader="emulate")
 
 # -- what a chip recorded
 

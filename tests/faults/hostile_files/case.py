@@ -97,6 +97,7 @@ def mapping_text() -> str:
 def write_companions(folder: Path) -> None:
     """Write the sound files that commands read beside a hostile one."""
     write(folder / "net.nir", network(), force=True)
+    (folder / "mapping.json").write_text(mapping_text())
     steps = build.sequential(
         build.input(4),
         build.linear(weight=np.eye(2, 4)),

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.faults.hostile_files import (
     arrays,
     checkpoints,
+    events,
     images,
     recordings,
     sounds,
@@ -20,7 +21,7 @@ from tests.faults.hostile_files import (
 
 CORPUS = {
     name: hostile
-    for module in (arrays, images, sounds, texts, checkpoints, recordings, special)
+    for module in (arrays, images, sounds, texts, checkpoints, recordings, special, events)
     for name, hostile in module.CORPUS.items()
 }
 

@@ -31,6 +31,9 @@ FUNCTIONS = {
     "labelled": lambda path: load_splits(path, 0, outputs=2),
     "images": lambda path: mnist_splits(0, folder=path),
     "sounds": lambda path: spoken_splits(0, folder=path),
+    "camera events": lambda path: load_splits(f"events:{path}", shape=(2, 34, 34)),
+    "spike trains": lambda path: load_splits(f"shd:{path}"),
+    "ragged events": lambda path: load_splits(f"events:{path}", outputs=2),
     "utterances": lambda path: japanese_vowels_splits(0, folder=path),
     "checkpoint": _checkpoint,
     "stream": _stream,
@@ -45,6 +48,8 @@ COMMANDS = {
     "run": "run {companions}/net.nir --input {file} -o out.npz --t-end 10ms",
     "run in steps": "run {companions}/net.nir --input {file} -o out.npz --dt 1ms",
     "verify": "verify {companions}/steps.nir --recording {file}",
+    "emulate": "emulate {companions}/net.nir {companions}/mapping.json --input {file} -o out.npz "
+    "--t-end 10ms",
     "fidelity": "fidelity {companions}/steps.nir --input {file}",
     "compare": "compare {companions}/net.nir {file} --input {companions}/inputs.npz --t-end 10ms",
     "plot": "plot {file} -o out.svg",

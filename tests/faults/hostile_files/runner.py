@@ -149,7 +149,6 @@ def _import_all():
         "matplotlib.backends.backend_svg",
         "matplotlib.figure",
         "PIL.PngImagePlugin",
-        "scipy.io.wavfile",
     ):
         with contextlib.suppress(ImportError):
             import_module(name)

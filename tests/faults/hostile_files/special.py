@@ -14,6 +14,7 @@ READERS = {
     "convert": ".nir",
     "run": ".npz",
     "verify": ".npz",
+    "emulate": ".npz",
     "fidelity": ".npz",
     "compare": ".npz",
     "plot": ".npz",
@@ -73,7 +74,7 @@ for reader, ending in READERS.items():
     CORPUS.add(
         f"special: {reader}, name of two lines",
         b"hello",
-        r"mail\\n|the mapping is not JSON",
+        r"mail\\n",
         reader=reader,
         path=f"mail\n{ending}",
         exit_code=-1,

@@ -116,7 +116,7 @@ for name, (content, *words) in {
     "populations missing": (drop("populations"), "populations"),
     "population of half a neuron": (put(0.5, "populations", 0, "size"), "size"),
     "population of -1 neurons": (put(-1, "populations", 1, "size"),),
-    "population of 10^400 neurons": (put(_HUGE, "populations", 1, "size"), "size"),
+    "population of 10^400 neurons": (put(_HUGE, "populations", 1, "size"), "401 digits"),
     "population of 2^31 - 1 neurons": (put(2**31 - 1, "populations", 1, "size"),),
     "population without a name": (put("", "populations", 1, "name"),),
     "population twice": (put("2", "populations", 2, "name"), "2"),
@@ -148,12 +148,12 @@ for name, (content, *words) in {
     "run that reads a later run": (put(5, *RUN, "sources", 0, "from_run"), "5"),
     "dead circuit 10^6": (put([[0, 10**6]], "dead", "circuits"),),
     "dead of another key": (put({"cells": []}, "dead"), "cells|circuits"),
-    "scale NaN": (put({"2": float("nan"), "4": 1.0}, "scales"), "scales"),
-    "scale infinite": (put({"2": float("inf"), "4": 1.0}, "scales"), "scales"),
+    "scale NaN": (put({"2": float("nan"), "4": 1.0}, "scales"), "NaN"),
+    "scale infinite": (put({"2": float("inf"), "4": 1.0}, "scales"), "Infinity"),
     "scale negative": (put({"2": -1.0, "4": 1.0}, "scales"), "scales"),
     "scale of text": (put({"2": "1", "4": 1.0}, "scales"), "scales"),
     "signs unknown": (put("any", "signs"), "any"),
-    "seed 10^400": (put(_HUGE, "seed"), "seed"),
+    "seed 10^400": (put(_HUGE, "seed"), "401 digits"),
     "fingerprint of another network": (put("0" * 64, "fingerprint"),),
 }.items():
     add_mapping(name, content, *words, exit_code=-1)
@@ -287,6 +287,38 @@ for name, content in {
     "option unknown": b'data = "yinyang"\nepohcs = 3',
     "option of the network unknown": b'data = "yinyang"\n' + _NETWORK.replace(b"input", b"imput"),
     "option of a layer unknown": b'data = "yinyang"\n' + _NETWORK.replace(b"neurons", b"nuerons"),
+    **{
+        f"{table}, {kind}": b'data = "yinyang"\nloss = "ttfs"\n'
+        + f"[{table}]\n{lines}\n".encode()
+        + _NETWORK
+        for table, tables in {
+            "loss-options": {
+                "unknown": "temperatur = 0.1",
+                "two spellings": "late-weight = 0.1\nlate_weight = 0.2",
+                "NaN": "temperature = nan",
+                "a table": "temperature = {a = 1}",
+                "a date": "temperature = 2026-01-01",
+            },
+            "engine-options": {
+                "unknown": "max_spike = 4",
+                "two spellings": "max-spikes = 4\nmax_spikes = 8",
+                "infinite": "refractory = inf",
+                "a list": "max_spikes = [4, 4]",
+                "dunder": '__class__ = "x"',
+            },
+            "augment": {
+                "unknown": "rotaton = 3",
+                "two spellings": "channel-shift = [1, 2, 4]\nchannel_shift = [1, 2, 4]",
+                "a text": 'jitter = "a"',
+                "negative": "jitter = -1",
+            },
+        }.items()
+        for kind, lines in tables.items()
+    },
+    "engine-options, a device": b'data = "yinyang"\nengine = "loop"\n[engine-options]\ndevice = "x"\n'
+    + _NETWORK,
+    "layer, two spellings": b'data = "yinyang"\n'
+    + _NETWORK.replace(b"neurons", b'tau-mem = "1ms"\ntau_mem = "2ms"\nneurons'),
     "option of the augmentation unknown": b'data = "yinyang"\naugment = {rotaion = 3}\n' + _NETWORK,
 }.items():
     add_config(name, content)

@@ -4,7 +4,7 @@
 // Compiled once with NUMBER=float and once with NUMBER=double, into separate libraries. The array
 // `parameters` is called `constants` in Python and in messages.
 
-#include "group.h"
+#include "kernels.h"
 #include "readout.h"
 #include "scatter.h"
 #include "stream_calls.h"
@@ -18,18 +18,6 @@ using native::Index;
 
 ffi::Error invalid_argument(const std::string& message) {
   return ffi::Error::InvalidArgument("jaxsnn native engine: " + message);
-}
-
-/// Call a kernel and convert exceptions to errors.
-template <class Call>
-ffi::Error run_guarded(Call&& call) {
-  try {
-    return call();
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxsnn native engine: out of memory");
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(std::string("jaxsnn native engine: ") + error.what());
-  }
 }
 
 bool has_shape(ffi::AnyBuffer buffer, std::initializer_list<Index> shape) {
@@ -132,33 +120,31 @@ ffi::Error LayerForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::A
                         std::int64_t max_spikes, std::int64_t max_counted, bool once, bool subtract,
                         double refractory, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    std::string problem = read_population<T>(weight, parameters, time, t_end, population);
-    if (!problem.empty()) return invalid_argument(problem);
-    const Index batch = population.batch, neurons = population.neurons;
-    if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory is out of range");
-    const native::Options options =
-        make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
-    population.strict = strict;
-    const bool needs_slope_after = options.spike_sets_v();
-    if (!has_shape(*cause, {batch, neurons, jumps ? max_spikes : 0}) ||
-        !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
-        !has_shape(*slope, {batch, neurons, max_spikes}) ||
-        !has_shape(*slope_after, {batch, neurons, needs_slope_after ? max_spikes : 0}) ||
-        !has_shape(*count, {batch, neurons}))
-      return invalid_argument("a result has the wrong shape");
-    native::SortedArrivals<T> sorted;
-    problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
-                                      *sorted_row, *sorted_slot, *used, sorted);
-    if (!problem.empty()) return invalid_argument(problem);
-    const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
-                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
-                                   cause->typed_data<std::int32_t>()};
-    prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
-    native::layer_forward(population, options, sorted, spikes);
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  std::string problem = read_population<T>(weight, parameters, time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index batch = population.batch, neurons = population.neurons;
+  if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory is out of range");
+  const native::Options options =
+      make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
+  population.strict = strict;
+  const bool needs_slope_after = options.spike_sets_v();
+  if (!has_shape(*cause, {batch, neurons, jumps ? max_spikes : 0}) ||
+      !has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+      !has_shape(*slope, {batch, neurons, max_spikes}) ||
+      !has_shape(*slope_after, {batch, neurons, needs_slope_after ? max_spikes : 0}) ||
+      !has_shape(*count, {batch, neurons}))
+    return invalid_argument("a result has the wrong shape");
+  native::SortedArrivals<T> sorted;
+  problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
+                                    *sorted_row, *sorted_slot, *used, sorted);
+  if (!problem.empty()) return invalid_argument(problem);
+  const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                 slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
+                                 cause->typed_data<std::int32_t>()};
+  prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
+  native::layer_forward(population, options, sorted, spikes);
+  return ffi::Error::Success();
 }
 
 ffi::Error LayerRecorded(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::AnyBuffer time,
@@ -168,28 +154,26 @@ ffi::Error LayerRecorded(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::
                          ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
                          std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    std::string problem = read_population<T>(weight, parameters, time, t_end, population);
-    if (!problem.empty()) return invalid_argument(problem);
-    const Index batch = population.batch, arrivals = population.arrivals,
-                neurons = population.neurons;
-    if (population.positions != 1) return invalid_argument("recorded spikes have no positions");
-    if (spike_time.dimensions().size() != 3)
-      return invalid_argument("spikes are not (batch, neurons, slots)");
-    const Index slots = spike_time.dimensions()[2];
-    const native::Options options = make_options(slots, 0, false, false, 0, 0, threads);
-    if (!has_shape(spike_time, {batch, neurons, slots}) || !has_type(spike_time, kType<T>) ||
-        !has_shape(*slope, {batch, neurons, slots}))
-      return invalid_argument("recorded spikes have the wrong shape or type");
-    native::SortedArrivals<T> sorted;
-    problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
-                                      *sorted_row, *sorted_slot, *used, sorted);
-    if (!problem.empty()) return invalid_argument(problem);
-    native::recorded_slopes(population, options, sorted, spike_time.typed_data<T>(),
-                            slope->typed_data<T>());
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  std::string problem = read_population<T>(weight, parameters, time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index batch = population.batch, arrivals = population.arrivals,
+              neurons = population.neurons;
+  if (population.positions != 1) return invalid_argument("recorded spikes have no positions");
+  if (spike_time.dimensions().size() != 3)
+    return invalid_argument("spikes are not (batch, neurons, slots)");
+  const Index slots = spike_time.dimensions()[2];
+  const native::Options options = make_options(slots, 0, false, false, 0, 0, threads);
+  if (!has_shape(spike_time, {batch, neurons, slots}) || !has_type(spike_time, kType<T>) ||
+      !has_shape(*slope, {batch, neurons, slots}))
+    return invalid_argument("recorded spikes have the wrong shape or type");
+  native::SortedArrivals<T> sorted;
+  problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
+                                    *sorted_row, *sorted_slot, *used, sorted);
+  if (!problem.empty()) return invalid_argument(problem);
+  native::recorded_slopes(population, options, sorted, spike_time.typed_data<T>(),
+                          slope->typed_data<T>());
+  return ffi::Error::Success();
 }
 
 ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters,
@@ -202,46 +186,44 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters,
                          ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
                          double min_slope, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    std::string problem = read_population<T>(weight, parameters, sorted_time, t_end, population);
-    if (!problem.empty()) return invalid_argument(problem);
-    const Index batch = population.batch, arrivals = population.arrivals,
-                neurons = population.neurons;
-    if (spike_time.dimensions().size() != 3)
-      return invalid_argument("spikes are not (batch, neurons, slots)");
-    const Index slots = spike_time.dimensions()[2];
-    const native::Options options =
-        make_options(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
-    population.strict = strict;
-    const bool needs_slope_after = options.spike_sets_v();
-    if (!has_shape(cause, {batch, neurons, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
-        !has_shape(spike_time, {batch, neurons, slots}) ||
-        !has_shape(slope, {batch, neurons, slots}) ||
-        !has_shape(slope_after, {batch, neurons, needs_slope_after ? slots : 0}) ||
-        !has_shape(cotangent, {batch, neurons, slots}) ||
-        !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-        !has_shape(used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
-      return invalid_argument("an argument of the backward pass has the wrong shape");
-    for (auto buffer : {spike_time, slope, slope_after, cotangent})
-      if (!has_type(buffer, kType<T>))
-        return invalid_argument("the arguments differ in their types");
-    for (auto buffer : {sorted_row, sorted_slot, used})
-      if (!has_type(buffer, ffi::S32)) return invalid_argument("numbers of arrivals are not int32");
-    const Index fields = count_fields(*by_parameters, population.positions, neurons);
-    const bool with_time = has_shape(*by_time, {batch, arrivals});
-    const native::SortedArrivals<T> sorted{
-        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
-        sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
-    const native::ForwardSpikes<T> spikes{spike_time.typed_data<T>(), slope.typed_data<T>(),
-                                          slope_after.typed_data<T>(), cotangent.typed_data<T>(),
-                                          cause.typed_data<std::int32_t>()};
-    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         fields ? by_parameters->typed_data<T>() : nullptr, fields,
-                                         with_time ? by_time->typed_data<T>() : nullptr};
-    native::layer_backward(population, options, sorted, spikes, gradients, batch);
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  std::string problem = read_population<T>(weight, parameters, sorted_time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index batch = population.batch, arrivals = population.arrivals,
+              neurons = population.neurons;
+  if (spike_time.dimensions().size() != 3)
+    return invalid_argument("spikes are not (batch, neurons, slots)");
+  const Index slots = spike_time.dimensions()[2];
+  const native::Options options =
+      make_options(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
+  population.strict = strict;
+  const bool needs_slope_after = options.spike_sets_v();
+  if (!has_shape(cause, {batch, neurons, jumps ? slots : 0}) || !has_type(cause, ffi::S32) ||
+      !has_shape(spike_time, {batch, neurons, slots}) ||
+      !has_shape(slope, {batch, neurons, slots}) ||
+      !has_shape(slope_after, {batch, neurons, needs_slope_after ? slots : 0}) ||
+      !has_shape(cotangent, {batch, neurons, slots}) ||
+      !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+      !has_shape(used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
+    return invalid_argument("an argument of the backward pass has the wrong shape");
+  for (auto buffer : {spike_time, slope, slope_after, cotangent})
+    if (!has_type(buffer, kType<T>))
+      return invalid_argument("the arguments differ in their types");
+  for (auto buffer : {sorted_row, sorted_slot, used})
+    if (!has_type(buffer, ffi::S32)) return invalid_argument("numbers of arrivals are not int32");
+  const Index fields = count_fields(*by_parameters, population.positions, neurons);
+  const bool with_time = has_shape(*by_time, {batch, arrivals});
+  const native::SortedArrivals<T> sorted{
+      sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+      sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
+  const native::ForwardSpikes<T> spikes{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                        slope_after.typed_data<T>(), cotangent.typed_data<T>(),
+                                        cause.typed_data<std::int32_t>()};
+  const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                       fields ? by_parameters->typed_data<T>() : nullptr, fields,
+                                       with_time ? by_time->typed_data<T>() : nullptr};
+  native::layer_backward(population, options, sorted, spikes, gradients, batch);
+  return ffi::Error::Success();
 }
 
 /// Read the results of a group. Return the problem, or an empty string.
@@ -340,37 +322,35 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
                         ffi::Result<ffi::AnyBuffer> finite_check, std::int64_t max_spikes,
                         bool once, bool subtract, bool immediate, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    std::string problem = read_population<T>(weight, parameters, time, t_end, population);
-    if (!problem.empty()) return invalid_argument(problem);
-    native::Feedback<T> feedback = {};
-    problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
-    if (!problem.empty()) return invalid_argument(problem);
-    problem = read_feedback(population, delay, sender, refractory, immediate, feedback);
-    if (!problem.empty()) return invalid_argument(problem);
-    native::Spikes<T> spike_arrays;
-    native::SpikeTrain<T> spike_train;
-    native::EventLog<T> event_log;
-    problem =
-        read_group(population, *spikes, *slopes, *count, *train, *neuron, *total, *wait, *log_row,
-                   *slope, *used, *origin, feedback, spike_arrays, spike_train, event_log);
-    if (!problem.empty()) return invalid_argument(problem);
-    if (feedback.uses_queue() && !event_log.origin)
-      return invalid_argument("the log has no origins");
-    if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 || !has_shape(*finite_check, {}) ||
-        !has_type(*finite_check, kType<T>))
-      return invalid_argument("a result has the wrong shape");
-    const native::Options options = make_options(max_spikes, 0, once, subtract, 0, 0, threads);
-    native::SortedArrivals<T> sorted;
-    problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
-                                      *sorted_row, *sorted_slot, *sorted_used, sorted);
-    if (!problem.empty()) return invalid_argument(problem);
-    prefer_large_pages(*spikes, *slopes);
-    *finite_check->typed_data<T>() = native::group_forward(population, options, feedback, sorted,
-                                                           spike_arrays, spike_train, event_log);
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  std::string problem = read_population<T>(weight, parameters, time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  native::Feedback<T> feedback = {};
+  problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
+  problem = read_feedback(population, delay, sender, refractory, immediate, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
+  native::Spikes<T> spike_arrays;
+  native::SpikeTrain<T> spike_train;
+  native::EventLog<T> event_log;
+  problem =
+      read_group(population, *spikes, *slopes, *count, *train, *neuron, *total, *wait, *log_row,
+                 *slope, *used, *origin, feedback, spike_arrays, spike_train, event_log);
+  if (!problem.empty()) return invalid_argument(problem);
+  if (feedback.uses_queue() && !event_log.origin)
+    return invalid_argument("the log has no origins");
+  if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 || !has_shape(*finite_check, {}) ||
+      !has_type(*finite_check, kType<T>))
+    return invalid_argument("a result has the wrong shape");
+  const native::Options options = make_options(max_spikes, 0, once, subtract, 0, 0, threads);
+  native::SortedArrivals<T> sorted;
+  problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
+                                    *sorted_row, *sorted_slot, *sorted_used, sorted);
+  if (!problem.empty()) return invalid_argument(problem);
+  prefer_large_pages(*spikes, *slopes);
+  *finite_check->typed_data<T>() = native::group_forward(population, options, feedback, sorted,
+                                                         spike_arrays, spike_train, event_log);
+  return ffi::Error::Success();
 }
 
 ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
@@ -386,48 +366,46 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
                          ffi::Result<ffi::AnyBuffer> by_time, ffi::Result<ffi::AnyBuffer> by_delay,
                          bool subtract, bool immediate, double min_slope, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    std::string problem = read_population<T>(weight, parameters, sorted_time, t_end, population);
-    if (!problem.empty()) return invalid_argument(problem);
-    if (by_delay->dimensions().size() != 1) return invalid_argument("delays are not (rows,)");
-    // The backward pass reads senders and refractory periods from the log.
-    native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
-    problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
-    if (!problem.empty()) return invalid_argument(problem);
-    native::Spikes<T> spike_arrays;
-    native::SpikeTrain<T> spike_train;
-    native::EventLog<T> event_log;
-    problem = read_group(population, spikes, slopes, count, train, neuron, total, wait, log_row,
-                         slope, used, origin, feedback, spike_arrays, spike_train, event_log);
-    if (!problem.empty()) return invalid_argument(problem);
-    const Index batch = population.batch, arrivals = population.arrivals,
-                neurons = population.neurons;
-    const Index slots = spikes.dimensions()[2];
-    if (!has_shape(by_spikes, {batch, neurons, slots}) ||
-        !has_shape(by_train, {batch, spike_train.events}) ||
-        !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-        !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
-      return invalid_argument("an argument of the backward pass has the wrong shape");
-    for (auto buffer : {by_spikes, by_train})
-      if (!has_type(buffer, kType<T>))
-        return invalid_argument("the arguments differ in their types");
-    for (auto buffer : {sorted_row, sorted_slot, sorted_used})
-      if (!has_type(buffer, ffi::S32)) return invalid_argument("numbers of arrivals are not int32");
-    const Index fields = count_fields(*by_parameters, 1, neurons);
-    const bool with_time = has_shape(*by_time, {batch, arrivals});
-    const native::Options options = make_options(slots, 0, false, subtract, 0, min_slope, threads);
-    const native::SortedArrivals<T> sorted{
-        sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
-        sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>(), arrivals};
-    const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
-    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         fields ? by_parameters->typed_data<T>() : nullptr, fields,
-                                         with_time ? by_time->typed_data<T>() : nullptr};
-    native::group_backward(population, options, feedback, sorted, spike_arrays, spike_train,
-                           event_log, cotangents, gradients, by_delay->typed_data<T>());
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  std::string problem = read_population<T>(weight, parameters, sorted_time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  if (by_delay->dimensions().size() != 1) return invalid_argument("delays are not (rows,)");
+  // The backward pass reads senders and refractory periods from the log.
+  native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
+  problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
+  native::Spikes<T> spike_arrays;
+  native::SpikeTrain<T> spike_train;
+  native::EventLog<T> event_log;
+  problem = read_group(population, spikes, slopes, count, train, neuron, total, wait, log_row,
+                       slope, used, origin, feedback, spike_arrays, spike_train, event_log);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index batch = population.batch, arrivals = population.arrivals,
+              neurons = population.neurons;
+  const Index slots = spikes.dimensions()[2];
+  if (!has_shape(by_spikes, {batch, neurons, slots}) ||
+      !has_shape(by_train, {batch, spike_train.events}) ||
+      !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+      !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
+    return invalid_argument("an argument of the backward pass has the wrong shape");
+  for (auto buffer : {by_spikes, by_train})
+    if (!has_type(buffer, kType<T>))
+      return invalid_argument("the arguments differ in their types");
+  for (auto buffer : {sorted_row, sorted_slot, sorted_used})
+    if (!has_type(buffer, ffi::S32)) return invalid_argument("numbers of arrivals are not int32");
+  const Index fields = count_fields(*by_parameters, 1, neurons);
+  const bool with_time = has_shape(*by_time, {batch, arrivals});
+  const native::Options options = make_options(slots, 0, false, subtract, 0, min_slope, threads);
+  const native::SortedArrivals<T> sorted{
+      sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+      sorted_slot.typed_data<std::int32_t>(), sorted_used.typed_data<std::int32_t>(), arrivals};
+  const native::Cotangents<T> cotangents{by_spikes.typed_data<T>(), by_train.typed_data<T>()};
+  const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                       fields ? by_parameters->typed_data<T>() : nullptr, fields,
+                                       with_time ? by_time->typed_data<T>() : nullptr};
+  native::group_backward(population, options, feedback, sorted, spike_arrays, spike_train,
+                         event_log, cotangents, gradients, by_delay->typed_data<T>());
+  return ffi::Error::Success();
 }
 
 /// Read the targets of channels. Return the problem, or an empty string.
@@ -474,30 +452,28 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi:
                           bool subtract, double refractory, bool jumps, bool strict,
                           std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    native::TapTable<T> taps;
-    std::string problem = read_scatter_inputs(weight, parameters, time, channel, position, row,
-                                              t_end, population, taps);
-    if (!problem.empty()) return invalid_argument(problem);
-    if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory is out of range");
-    const Index samples = taps.samples, all_neurons = population.neurons * population.positions;
-    const native::Options options =
-        make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
-    population.strict = strict;
-    if (!has_shape(*cause, {samples, all_neurons, jumps ? max_spikes : 0}) ||
-        !has_shape(*spike_time, {samples, all_neurons, max_spikes}) ||
-        !has_shape(*slope, {samples, all_neurons, max_spikes}) ||
-        !has_shape(*slope_after, {samples, all_neurons, options.spike_sets_v() ? max_spikes : 0}) ||
-        !has_shape(*count, {samples, all_neurons}))
-      return invalid_argument("a result has the wrong shape");
-    const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
-                                   slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
-                                   cause->typed_data<std::int32_t>()};
-    prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
-    native::scatter_forward(population, options, taps, spikes);
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  native::TapTable<T> taps;
+  std::string problem = read_scatter_inputs(weight, parameters, time, channel, position, row,
+                                            t_end, population, taps);
+  if (!problem.empty()) return invalid_argument(problem);
+  if (max_spikes < 1 || !(refractory >= 0)) return invalid_argument("max_spikes or refractory is out of range");
+  const Index samples = taps.samples, all_neurons = population.neurons * population.positions;
+  const native::Options options =
+      make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
+  population.strict = strict;
+  if (!has_shape(*cause, {samples, all_neurons, jumps ? max_spikes : 0}) ||
+      !has_shape(*spike_time, {samples, all_neurons, max_spikes}) ||
+      !has_shape(*slope, {samples, all_neurons, max_spikes}) ||
+      !has_shape(*slope_after, {samples, all_neurons, options.spike_sets_v() ? max_spikes : 0}) ||
+      !has_shape(*count, {samples, all_neurons}))
+    return invalid_argument("a result has the wrong shape");
+  const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                 slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
+                                 cause->typed_data<std::int32_t>()};
+  prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
+  native::scatter_forward(population, options, taps, spikes);
+  return ffi::Error::Success();
 }
 
 ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::AnyBuffer time,
@@ -510,51 +486,49 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi
                            ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
                            double min_slope, bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    native::Population<T> population;
-    native::TapTable<T> taps;
-    std::string problem = read_scatter_inputs(weight, parameters, time, channel, position, row,
-                                              t_end, population, taps);
-    if (!problem.empty()) return invalid_argument(problem);
-    const Index samples = taps.samples, all_neurons = population.neurons * population.positions;
-    if (spike_time.dimensions().size() != 3)
-      return invalid_argument("spikes are not (batch, neurons, slots)");
-    const Index slots = spike_time.dimensions()[2];
-    const native::Options options =
-        make_options(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
-    population.strict = strict;
-    if (!has_shape(cause, {samples, all_neurons, jumps ? slots : 0}) ||
-        !has_type(cause, ffi::S32) || !has_shape(spike_time, {samples, all_neurons, slots}) ||
-        !has_shape(slope, {samples, all_neurons, slots}) ||
-        !has_shape(slope_after, {samples, all_neurons, options.spike_sets_v() ? slots : 0}) ||
-        !(has_shape(cotangent, {samples, all_neurons, slots}) ||
-          has_shape(cotangent, {samples, all_neurons, 0})) ||
-        !has_shape(*by_weight, {population.rows, population.neurons}))
-      return invalid_argument("an argument of the backward pass has the wrong shape");
-    if (by_train.dimensions().size() != 2)
-      return invalid_argument("first spikes are not (batch, events)");
-    const Index events = by_train.dimensions()[1];
-    if (!has_shape(by_train, {samples, events}) || !has_shape(train_slot, {samples, events}) ||
-        !has_type(train_slot, ffi::S32))
-      return invalid_argument("first spikes and their slots do not match");
-    for (auto buffer : {spike_time, slope, slope_after, cotangent, by_train})
-      if (!has_type(buffer, kType<T>))
-        return invalid_argument("the arguments differ in their types");
-    const Index fields = count_fields(*by_parameters, population.positions, population.neurons);
-    const bool with_time = has_shape(*by_time, {samples, population.arrivals});
-    const native::ForwardSpikes<T> spikes{spike_time.typed_data<T>(), slope.typed_data<T>(),
-                                          slope_after.typed_data<T>(), nullptr,
-                                          cause.typed_data<std::int32_t>()};
-    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         fields ? by_parameters->typed_data<T>() : nullptr, fields,
-                                         with_time ? by_time->typed_data<T>() : nullptr};
-    const bool has_slot_cotangents = cotangent.dimensions()[2] == slots;
-    const native::SpikeCotangents<T> cotangents{
-        has_slot_cotangents ? cotangent.typed_data<T>() : nullptr, by_train.typed_data<T>(),
-        train_slot.typed_data<std::int32_t>(), all_neurons * slots, events};
-    native::scatter_backward(population, options, taps, spikes, cotangents, gradients);
-    return ffi::Error::Success();
-  });
+  native::Population<T> population;
+  native::TapTable<T> taps;
+  std::string problem = read_scatter_inputs(weight, parameters, time, channel, position, row,
+                                            t_end, population, taps);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index samples = taps.samples, all_neurons = population.neurons * population.positions;
+  if (spike_time.dimensions().size() != 3)
+    return invalid_argument("spikes are not (batch, neurons, slots)");
+  const Index slots = spike_time.dimensions()[2];
+  const native::Options options =
+      make_options(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
+  population.strict = strict;
+  if (!has_shape(cause, {samples, all_neurons, jumps ? slots : 0}) ||
+      !has_type(cause, ffi::S32) || !has_shape(spike_time, {samples, all_neurons, slots}) ||
+      !has_shape(slope, {samples, all_neurons, slots}) ||
+      !has_shape(slope_after, {samples, all_neurons, options.spike_sets_v() ? slots : 0}) ||
+      !(has_shape(cotangent, {samples, all_neurons, slots}) ||
+        has_shape(cotangent, {samples, all_neurons, 0})) ||
+      !has_shape(*by_weight, {population.rows, population.neurons}))
+    return invalid_argument("an argument of the backward pass has the wrong shape");
+  if (by_train.dimensions().size() != 2)
+    return invalid_argument("first spikes are not (batch, events)");
+  const Index events = by_train.dimensions()[1];
+  if (!has_shape(by_train, {samples, events}) || !has_shape(train_slot, {samples, events}) ||
+      !has_type(train_slot, ffi::S32))
+    return invalid_argument("first spikes and their slots do not match");
+  for (auto buffer : {spike_time, slope, slope_after, cotangent, by_train})
+    if (!has_type(buffer, kType<T>))
+      return invalid_argument("the arguments differ in their types");
+  const Index fields = count_fields(*by_parameters, population.positions, population.neurons);
+  const bool with_time = has_shape(*by_time, {samples, population.arrivals});
+  const native::ForwardSpikes<T> spikes{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                        slope_after.typed_data<T>(), nullptr,
+                                        cause.typed_data<std::int32_t>()};
+  const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                       fields ? by_parameters->typed_data<T>() : nullptr, fields,
+                                       with_time ? by_time->typed_data<T>() : nullptr};
+  const bool has_slot_cotangents = cotangent.dimensions()[2] == slots;
+  const native::SpikeCotangents<T> cotangents{
+      has_slot_cotangents ? cotangent.typed_data<T>() : nullptr, by_train.typed_data<T>(),
+      train_slot.typed_data<std::int32_t>(), all_neurons * slots, events};
+  native::scatter_backward(population, options, taps, spikes, cotangents, gradients);
+  return ffi::Error::Success();
 }
 
 /// Inputs of a readout; `time` holds the arrivals and the times of readings, which are sorted here.
@@ -604,13 +578,11 @@ ffi::Error ReadoutForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi:
                           ffi::AnyBuffer row, ffi::AnyBuffer t_end,
                           ffi::Result<ffi::AnyBuffer> voltage, bool jumps, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    const ReadoutInputs<T> inputs(weight, parameters, time, row, t_end, *voltage, threads);
-    if (!inputs.problem.empty()) return invalid_argument(inputs.problem);
-    native::readout_forward(inputs.population, inputs.sorted, jumps, inputs.samples, inputs.threads,
-                            voltage->typed_data<T>());
-    return ffi::Error::Success();
-  });
+  const ReadoutInputs<T> inputs(weight, parameters, time, row, t_end, *voltage, threads);
+  if (!inputs.problem.empty()) return invalid_argument(inputs.problem);
+  native::readout_forward(inputs.population, inputs.sorted, jumps, inputs.samples, inputs.threads,
+                          voltage->typed_data<T>());
+  return ffi::Error::Success();
 }
 
 ffi::Error ReadoutBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::AnyBuffer time,
@@ -619,168 +591,137 @@ ffi::Error ReadoutBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi
                            ffi::Result<ffi::AnyBuffer> by_parameters,
                            ffi::Result<ffi::AnyBuffer> by_time, bool jumps, std::int64_t threads) {
   using T = NUMBER;
-  return run_guarded([&]() -> ffi::Error {
-    const ReadoutInputs<T> inputs(weight, parameters, time, row, t_end, cotangent, threads);
-    if (!inputs.problem.empty()) return invalid_argument(inputs.problem);
-    const native::Population<T>& population = inputs.population;
-    if (!has_shape(*by_weight, {population.rows, population.neurons}))
-      return invalid_argument("an argument of the backward pass has the wrong shape");
-    const Index fields = count_fields(*by_parameters, 1, population.neurons);
-    const bool with_time =
-        has_shape(*by_time, {population.batch, population.arrivals - inputs.samples});
-    const native::Gradients<T> gradients{by_weight->typed_data<T>(),
-                                         fields ? by_parameters->typed_data<T>() : nullptr, fields,
-                                         with_time ? by_time->typed_data<T>() : nullptr};
-    native::readout_backward(population, inputs.sorted, jumps, inputs.samples, inputs.threads,
-                             cotangent.typed_data<T>(), gradients);
-    return ffi::Error::Success();
-  });
+  const ReadoutInputs<T> inputs(weight, parameters, time, row, t_end, cotangent, threads);
+  if (!inputs.problem.empty()) return invalid_argument(inputs.problem);
+  const native::Population<T>& population = inputs.population;
+  if (!has_shape(*by_weight, {population.rows, population.neurons}))
+    return invalid_argument("an argument of the backward pass has the wrong shape");
+  const Index fields = count_fields(*by_parameters, 1, population.neurons);
+  const bool with_time =
+      has_shape(*by_time, {population.batch, population.arrivals - inputs.samples});
+  const native::Gradients<T> gradients{by_weight->typed_data<T>(),
+                                       fields ? by_parameters->typed_data<T>() : nullptr, fields,
+                                       with_time ? by_time->typed_data<T>() : nullptr};
+  native::readout_backward(population, inputs.sorted, jumps, inputs.samples, inputs.threads,
+                           cotangent.typed_data<T>(), gradients);
+  return ffi::Error::Success();
 }
 
 ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> slots, std::int64_t threads) {
-  return run_guarded([&]() -> ffi::Error {
-    if (time.dimensions().size() != 2 || slots->dimensions().size() != 2)
-      return invalid_argument("times are not (batch, events)");
-    const Index batch = time.dimensions()[0], events = time.dimensions()[1];
-    const Index capacity = slots->dimensions()[1];
-    if (!has_type(time, kType<NUMBER>) || !has_type(*slots, ffi::S32) ||
-        !has_shape(*slots, {batch, capacity}) || capacity > events ||
-        events >= std::numeric_limits<std::int32_t>::max())
-      return invalid_argument("places do not fit the events");
-    native::find_earliest(time.typed_data<NUMBER>(), batch, events, capacity,
-                          std::clamp<Index>(threads, 1, 1024), slots->typed_data<std::int32_t>());
-    return ffi::Error::Success();
-  });
+  if (time.dimensions().size() != 2 || slots->dimensions().size() != 2)
+    return invalid_argument("times are not (batch, events)");
+  const Index batch = time.dimensions()[0], events = time.dimensions()[1];
+  const Index capacity = slots->dimensions()[1];
+  if (!has_type(time, kType<NUMBER>) || !has_type(*slots, ffi::S32) ||
+      !has_shape(*slots, {batch, capacity}) || capacity > events ||
+      events >= std::numeric_limits<std::int32_t>::max())
+    return invalid_argument("places do not fit the events");
+  native::find_earliest(time.typed_data<NUMBER>(), batch, events, capacity,
+                        std::clamp<Index>(threads, 1, 1024), slots->typed_data<std::int32_t>());
+  return ffi::Error::Success();
 }
 
 ffi::Error Transpose(ffi::AnyBuffer matrix, ffi::Result<ffi::AnyBuffer> transposed,
                      std::int64_t threads) {
-  return run_guarded([&]() -> ffi::Error {
-    if (matrix.dimensions().size() != 2) return invalid_argument("the argument is not a matrix");
-    const Index rows = matrix.dimensions()[0], columns = matrix.dimensions()[1];
-    if (!has_type(matrix, kType<NUMBER>) || !has_type(*transposed, kType<NUMBER>) ||
-        !has_shape(*transposed, {columns, rows}))
-      return invalid_argument("the result has not the shape of the transposed matrix");
-    prefer_large_pages(*transposed);
-    native::transpose(matrix.typed_data<NUMBER>(), rows, columns,
-                      std::clamp<Index>(threads, 1, 1024), transposed->typed_data<NUMBER>(), rows);
-    return ffi::Error::Success();
-  });
+  if (matrix.dimensions().size() != 2) return invalid_argument("the argument is not a matrix");
+  const Index rows = matrix.dimensions()[0], columns = matrix.dimensions()[1];
+  if (!has_type(matrix, kType<NUMBER>) || !has_type(*transposed, kType<NUMBER>) ||
+      !has_shape(*transposed, {columns, rows}))
+    return invalid_argument("the result has not the shape of the transposed matrix");
+  prefer_large_pages(*transposed);
+  native::transpose(matrix.typed_data<NUMBER>(), rows, columns,
+                    std::clamp<Index>(threads, 1, 1024), transposed->typed_data<NUMBER>(), rows);
+  return ffi::Error::Success();
+}
+
+/// Arguments, results and attributes of a call, which `next` returns one after the other.
+class CallReader {
+ public:
+  CallReader(ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes,
+             const std::string_view* attribute_names)
+      : arguments_(arguments),
+        results_(results),
+        attributes_(attributes),
+        attribute_name_(attribute_names) {}
+
+  template <class T>
+  T next() {
+    if constexpr (std::is_same_v<T, ffi::AnyBuffer>)
+      return value_of(arguments_.get<ffi::AnyBuffer>(argument_++));
+    else if constexpr (std::is_same_v<T, ffi::Result<ffi::AnyBuffer>>)
+      return value_of(results_.get<ffi::AnyBuffer>(result_++));
+    else
+      return value_of(attributes_.get<T>(*attribute_name_++));
+  }
+
+  bool is_complete() const {
+    return argument_ == arguments_.size() && result_ == results_.size();
+  }
+
+ private:
+  template <class T>
+  static T value_of(ffi::ErrorOr<T> value) {
+    if (!value.has_value()) throw std::invalid_argument(value.error().message());
+    return value.value();
+  }
+
+  ffi::RemainingArgs arguments_;
+  ffi::RemainingRets results_;
+  ffi::Dictionary attributes_;
+  const std::string_view* attribute_name_;
+  std::size_t argument_ = 0, result_ = 0;
+};
+
+/// Call of a function whose parameters are read in their order, which braces guarantee.
+struct OrderedCall {
+  template <class... Parameters>
+  OrderedCall(ffi::Error (*function)(Parameters...), const CallReader& reader,
+              Parameters... parameters)
+      : result(reader.is_complete() ? function(parameters...)
+                                    : invalid_argument("too many arguments or results")) {}
+  ffi::Error result;
+};
+
+/// Call a kernel, and convert exceptions to errors. A binding of XLA that lists each parameter by
+/// its type would do the same, and take most of the time of compiling this file.
+template <class... Parameters>
+ffi::Error call_kernel(ffi::Error (*function)(Parameters...), CallReader reader) {
+  try {
+    return OrderedCall{function, reader, reader.next<Parameters>()...}.result;
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxsnn native engine: out of memory");
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("jaxsnn native engine: ") + error.what());
+  }
 }
 
 }  // namespace
 
-#define BUFFER(n) .Arg<ffi::AnyBuffer>()
-#define RESULT(n) .Ret<ffi::AnyBuffer>()
+/// Define a function for JAX that calls one of the above. Arguments and results are those of the
+/// function; attributes are listed by name, in the order of its parameters.
+#define HANDLER(symbol, function, ...)                                                          \
+  static ffi::Error symbol##_call(ffi::RemainingArgs arguments, ffi::RemainingRets results,     \
+                                  ffi::Dictionary attributes) {                                 \
+    static constexpr std::string_view kAttributes[] = {__VA_ARGS__};                            \
+    return call_kernel(function, CallReader(arguments, results, attributes, kAttributes));      \
+  }                                                                                             \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                                \
+      symbol, symbol##_call,                                                                    \
+      ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs<ffi::Dictionary>())
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_forward, LayerForward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(time)
-                                  BUFFER(row) BUFFER(t_end) RESULT(time) RESULT(slope)
-                                      RESULT(slope_after) RESULT(count) RESULT(cause)
-                                          RESULT(sorted_time) RESULT(sorted_row) RESULT(sorted_slot)
-                                              RESULT(used)
-                                                  .Attr<std::int64_t>("max_spikes")
-                                                  .Attr<std::int64_t>("counted")
-                                                  .Attr<bool>("once")
-                                                  .Attr<bool>("subtract")
-                                                  .Attr<double>("refractory")
-                                                  .Attr<bool>("jumps")
-                                                  .Attr<bool>("strict")
-                                                  .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_recorded, LayerRecorded,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(time)
-                                  BUFFER(row) BUFFER(t_end) BUFFER(spike_time) RESULT(slope)
-                                      RESULT(sorted_time) RESULT(sorted_row) RESULT(sorted_slot)
-                                          RESULT(used)
-                                              .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_layer_backward, LayerBackward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(sorted_time)
-                                  BUFFER(sorted_row) BUFFER(sorted_slot) BUFFER(used) BUFFER(t_end)
-                                      BUFFER(spike_time) BUFFER(slope) BUFFER(slope_after)
-                                          BUFFER(cause) BUFFER(cotangent) RESULT(weight)
-                                              RESULT(parameters) RESULT(time)
-                                                  .Attr<bool>("subtract")
-                                                  .Attr<double>("refractory")
-                                                  .Attr<double>("min_slope")
-                                                  .Attr<bool>("jumps")
-                                                  .Attr<bool>("strict")
-                                                  .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    jaxsnn_group_forward, GroupForward,
-    ffi::Ffi::Bind() BUFFER(weight) BUFFER(by_target) BUFFER(scale) BUFFER(parameters) BUFFER(time)
-        BUFFER(row) BUFFER(t_end) BUFFER(delay) BUFFER(sender) BUFFER(refractory) RESULT(spikes)
-            RESULT(slopes) RESULT(count) RESULT(train) RESULT(neuron) RESULT(total) RESULT(wait)
-                RESULT(log_row) RESULT(slope) RESULT(used) RESULT(origin) RESULT(sorted_time)
-                    RESULT(sorted_row) RESULT(sorted_slot) RESULT(sorted_used) RESULT(finite_check)
-                        .Attr<std::int64_t>("max_spikes")
-                        .Attr<bool>("once")
-                        .Attr<bool>("subtract")
-                        .Attr<bool>("immediate")
-                        .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_group_backward, GroupBackward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(by_target) BUFFER(scale)
-                                  BUFFER(parameters) BUFFER(t_end) BUFFER(spikes) BUFFER(slopes)
-                                      BUFFER(count) BUFFER(train) BUFFER(neuron) BUFFER(total)
-                                          BUFFER(wait) BUFFER(log_row) BUFFER(slope) BUFFER(used)
-                                              BUFFER(origin) BUFFER(sorted_time) BUFFER(sorted_row)
-                                                  BUFFER(sorted_slot) BUFFER(sorted_used)
-                                                      BUFFER(by_spikes) BUFFER(by_train)
-                                                          RESULT(by_weight) RESULT(by_parameters)
-                                                              RESULT(by_time) RESULT(by_delay)
-                                                                  .Attr<bool>("subtract")
-                                                                  .Attr<bool>("immediate")
-                                                                  .Attr<double>("min_slope")
-                                                                  .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_forward, ScatterForward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(time)
-                                  BUFFER(channel) BUFFER(place) BUFFER(row) BUFFER(t_end)
-                                      RESULT(time) RESULT(slope) RESULT(slope_after) RESULT(count)
-                                          RESULT(cause)
-                                              .Attr<std::int64_t>("max_spikes")
-                                              .Attr<std::int64_t>("counted")
-                                              .Attr<bool>("once")
-                                              .Attr<bool>("subtract")
-                                              .Attr<double>("refractory")
-                                              .Attr<bool>("jumps")
-                                              .Attr<bool>("strict")
-                                              .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_scatter_backward, ScatterBackward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(time)
-                                  BUFFER(channel) BUFFER(place) BUFFER(row) BUFFER(t_end)
-                                      BUFFER(spike_time) BUFFER(slope) BUFFER(slope_after)
-                                          BUFFER(cause) BUFFER(cotangent) BUFFER(spike_train)
-                                              BUFFER(train_place) RESULT(weight) RESULT(parameters)
-                                                  RESULT(time)
-                                                      .Attr<bool>("subtract")
-                                                      .Attr<double>("refractory")
-                                                      .Attr<double>("min_slope")
-                                                      .Attr<bool>("jumps")
-                                                      .Attr<bool>("strict")
-                                                      .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_readout_forward, ReadoutForward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(time)
-                                  BUFFER(row) BUFFER(t_end) RESULT(voltage)
-                                      .Attr<bool>("jumps")
-                                      .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxsnn_readout_backward, ReadoutBackward,
-                              ffi::Ffi::Bind() BUFFER(weight) BUFFER(parameters) BUFFER(time)
-                                  BUFFER(row) BUFFER(t_end) BUFFER(cotangent) RESULT(weight)
-                                      RESULT(parameters) RESULT(time)
-                                          .Attr<bool>("jumps")
-                                          .Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    jaxsnn_earliest, Earliest,
-    ffi::Ffi::Bind() BUFFER(time) RESULT(slots).Attr<std::int64_t>("threads"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    jaxsnn_transpose, Transpose,
-    ffi::Ffi::Bind() BUFFER(matrix) RESULT(transposed).Attr<std::int64_t>("threads"));
+HANDLER(jaxsnn_layer_forward, LayerForward, "max_spikes", "counted", "once", "subtract",
+        "refractory", "jumps", "strict", "threads");
+HANDLER(jaxsnn_layer_recorded, LayerRecorded, "threads");
+HANDLER(jaxsnn_layer_backward, LayerBackward, "subtract", "refractory", "min_slope", "jumps",
+        "strict", "threads");
+HANDLER(jaxsnn_group_forward, GroupForward, "max_spikes", "once", "subtract", "immediate",
+        "threads");
+HANDLER(jaxsnn_group_backward, GroupBackward, "subtract", "immediate", "min_slope", "threads");
+HANDLER(jaxsnn_scatter_forward, ScatterForward, "max_spikes", "counted", "once", "subtract",
+        "refractory", "jumps", "strict", "threads");
+HANDLER(jaxsnn_scatter_backward, ScatterBackward, "subtract", "refractory", "min_slope", "jumps",
+        "strict", "threads");
+HANDLER(jaxsnn_readout_forward, ReadoutForward, "jumps", "threads");
+HANDLER(jaxsnn_readout_backward, ReadoutBackward, "jumps", "threads");
+HANDLER(jaxsnn_earliest, Earliest, "threads");
+HANDLER(jaxsnn_transpose, Transpose, "threads");

@@ -1,0 +1,37 @@
+// Kernels that are slow to compile. Each is instantiated in a file of its own (layer_forward.cc,
+// layer_backward.cc, group.cc) and only declared elsewhere, so that compilers can work in parallel.
+
+#pragma once
+
+#include "group.h"
+#include "layer_backward.h"
+#include "layer_forward.h"
+
+#define LAYER_FORWARD                                                             \
+  template void layer_forward(const Population<NUMBER>&, const Options&,          \
+                              const SortedArrivals<NUMBER>&, const Spikes<NUMBER>&, \
+                              Scratch<NUMBER>*)
+#define LAYER_BACKWARD                                                               \
+  template void layer_backward(const Population<NUMBER>&, const Options&,            \
+                               const SortedArrivals<NUMBER>&,                        \
+                               const ForwardSpikes<NUMBER>&, const Gradients<NUMBER>&, Index, \
+                               Scratch<NUMBER>*)
+#define GROUP_FORWARD                                                                   \
+  template NUMBER group_forward(const Population<NUMBER>&, const Options&,              \
+                                const Feedback<NUMBER>&, const SortedArrivals<NUMBER>&, \
+                                const Spikes<NUMBER>&, const SpikeTrain<NUMBER>&,       \
+                                const EventLog<NUMBER>&)
+#define GROUP_BACKWARD                                                                           \
+  template void group_backward(                                                                  \
+      const Population<NUMBER>&, const Options&, const Feedback<NUMBER>&,                        \
+      const SortedArrivals<NUMBER>&, const Spikes<NUMBER>&, const SpikeTrain<NUMBER>&,           \
+      const EventLog<NUMBER>&, const Cotangents<NUMBER>&, const Gradients<NUMBER>&, NUMBER*)
+
+namespace native {
+
+extern LAYER_FORWARD;
+extern LAYER_BACKWARD;
+extern GROUP_FORWARD;
+extern GROUP_BACKWARD;
+
+}  // namespace native

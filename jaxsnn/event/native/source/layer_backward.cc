@@ -1,0 +1,7 @@
+#include "kernels.h"
+
+namespace native {
+
+LAYER_BACKWARD;
+
+}  // namespace native

@@ -1,0 +1,548 @@
+"""Labelled recordings of events in the formats of the field, which stay in their files until they are
+needed: the Spiking Heidelberg data sets, N-MNIST, DVS128 Gesture, and files and sequences of the user.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.errors import FileError, Note, UsageError, listing, warn_of
+from jaxsnn.files.array_files import load_arrays
+from jaxsnn.files.event_files import CAMERA_ENDINGS
+from jaxsnn.files.opening import read_text
+from jaxsnn.network.spikes import Events
+from jaxsnn.nir.initializers import Seed
+from jaxsnn.nir.io.spike_trains import read_spike_labels
+from jaxsnn.options import TIME_UNIT
+from jaxsnn.output import write_arrays
+from jaxsnn.simulation.stored_events import (
+    COCHLEA,
+    EventSource,
+    RecordingFiles,
+    RecordingSequence,
+    RecordingWindows,
+    SensorSize,
+    SpikeTrainFile,
+    StoredColumn,
+    StoredEvents,
+    axes_of_sensor,
+    checked_size,
+    ragged_of_arrays,
+    read_sample,
+    size_of_input,
+    unit_note,
+)
+from jaxsnn.simulation.stored_events import events_of_arrays as events_of_arrays
+from jaxsnn.train.data.datasets import (
+    MOST_CLASSES,
+    Data,
+    Rows,
+    Splits,
+    as_splits,
+    check_data,
+    held_out,
+    refuse_labels,
+)
+from jaxsnn.units import parse_time
+from jaxsnn.wording import Text
+
+#: Cameras of N-MNIST and of DVS128 Gesture.
+_NMNIST: SensorSize = (34, 34, 2)
+_DVS128: SensorSize = (128, 128, 2)
+#: Names of the gestures, by label from 1.
+_GESTURES = (
+    "hand clapping",
+    "right hand wave",
+    "left hand wave",
+    "right arm clockwise",
+    "right arm counter clockwise",
+    "left arm clockwise",
+    "left arm counter clockwise",
+    "arm roll",
+    "air drums",
+    "air guitar",
+    "other gestures",
+)
+_PARTS = ("train", "validation", "test")
+#: Endings of the names of files with one sample.
+_SAMPLE_ENDINGS = (*CAMERA_ENDINGS, ".npz")
+
+Notes = tuple[str, ...]
+
+
+def event_data(
+    source: EventSource,
+    labels: Any,
+    classes: Sequence[str],
+    size: SensorSize,
+    outputs: int = MOST_CLASSES,
+) -> tuple[Data, Notes]:
+    """Return labelled samples that are read when they are needed, and notes on what was changed.
+
+    Args:
+        source: the samples.
+        labels: (samples,) integers from 0.
+        classes: names of the classes.
+        size: size of the sensor, (x, y, p).
+        outputs: number of outputs of the network, which exceeds all labels.
+
+    Raises:
+        FileError, UsageError: labels that are not classes, or samples that cannot be read.
+    """
+    labels = np.asarray(labels)
+    refuse_labels(labels, source.name)
+    if len(labels) != len(source):
+        raise UsageError(
+            Text(
+                "{data}: the number of samples is {samples}, that of labels {count}",
+                data=source.name,
+                samples=len(source),
+                count=len(labels),
+            ),
+            fix="pass one label per sample",
+        )
+    wrong = (labels < 0) | (labels >= outputs)
+    if wrong.any():
+        raise UsageError(
+            Text(
+                "{data}: sample {sample} has the label {value:g}, and with {outputs} outputs labels "
+                "range from 0 to {maximum}",
+                data=source.name,
+                sample=int(wrong.argmax()),
+                value=labels[wrong.argmax()],
+                outputs=outputs,
+                maximum=outputs - 1,
+            ),
+            fix="number the classes from 0, or use a network with one output per class",
+        )
+    events = StoredEvents(source, math.prod(size))
+    every = np.arange(len(events))
+    x = Events(
+        time=Rows(StoredColumn(events, "time"), every),  # pyright: ignore[reportArgumentType]
+        index=Rows(StoredColumn(events, "index"), every),  # pyright: ignore[reportArgumentType]
+    )
+    data = Data(
+        x=x,
+        y=labels.astype(np.int32),
+        classes=tuple(classes),
+        channels=math.prod(size),
+        shape=axes_of_sensor(size),
+    )
+    check_data(data, source.name)
+    return data, events.notes
+
+
+def data_of_recordings(
+    recordings: Sequence[tuple[Any, Any]],
+    sensor_size: tuple[int, int, int],
+    *,
+    time_unit: str | None = None,
+    classes: Sequence[str] | None = None,
+    name: str = "recordings",
+) -> Data:
+    """Return labelled samples of a sequence of pairs (structured array, label), such as a data set of
+    tonic.
+
+    The samples are taken from the sequence when they are needed, so that a sequence that reads files does
+    not have to fit into memory. It is read once from beginning to end for the labels, and to check all
+    events. The channel of an event is its index in an array (p, y, x).
+
+    Args:
+        recordings: object with `len` and indices from 0; each element is a structured array with fields
+            t and, as far as the sensor has them, x, y and p, and an integer label.
+        sensor_size: (x, y, p), as in tonic; 1 for a dimension without a field.
+        time_unit: unit of t; None: microseconds if t are integers, as in tonic, which a note reports.
+            Floating-point numbers need a unit.
+        classes: names of the classes; None: their indices.
+        name: name of the data in messages.
+
+    Returns:
+        The samples for `fit` and `evaluate`.
+
+    Raises:
+        UsageError: elements that are not such pairs, events outside of the sensor, times that are
+            negative, not finite or without a unit, or labels that are not integers from 0.
+
+    >>> recording = np.array([(2000, 1)], dtype=[("t", int), ("x", int)])
+    >>> data = data_of_recordings([(recording, 0), (recording, 1)], (3, 1, 1), time_unit="1us")
+    >>> len(data), data.channels, data.x.time[np.array([1])].tolist()
+    (2, 3, [[0.002]])
+    """
+    size = checked_size(sensor_size)
+    labels, last, is_float = [], 0.0, False
+    for number in range(len(recordings)):
+        element = recordings[number]
+        if not isinstance(element, tuple | list) or len(element) != 2:
+            raise UsageError(
+                Text(
+                    "{data}: element {number} is of type {type}",
+                    data=name,
+                    number=number,
+                    type=type(element).__name__,
+                ),
+                fix="pass a sequence of pairs (structured array, label)",
+            )
+        recording, label = element
+        labels.append(np.asarray(label)[()])
+        if time_unit is None and "t" in (np.asarray(recording).dtype.names or ()):
+            t = np.asarray(recording)["t"]
+            is_float |= t.dtype.kind not in "iu"
+            last = max(last, float(np.max(t, initial=0)))
+    if time_unit is None and is_float:
+        raise UsageError(
+            Text("{data}: the times are floating-point numbers without a unit", data=name),
+            fix=Text("pass {time_unit}, or another unit", time_unit=TIME_UNIT.set_to("1s")),
+        )
+    unit = parse_time("1us" if time_unit is None else time_unit)
+    notes: Notes = () if time_unit is not None else (unit_note(name, last * unit, "microseconds"),)
+    source = RecordingSequence(name=name, recordings=recordings, size=size, unit=unit)
+    refuse_labels(np.array(labels), name)
+    if classes is None:
+        classes = tuple(map(str, range(int(max(labels, default=0)) + 1)))
+    data, more = event_data(source, labels, classes, size, outputs=len(classes))
+    warn_of((*notes, *more))
+    return data
+
+
+def save_events(
+    path: str | os.PathLike[str],
+    recordings: Sequence[Any],
+    labels: Any = None,
+    *,
+    sensor_size: tuple[int, int, int],
+    time_unit: str,
+    force: bool = False,
+) -> None:
+    """Write recordings of events to an .npz file that `jaxsnn train --data events:FILE` and
+    `jaxsnn run --input FILE` read.
+
+    The file has one entry for each event, sample after sample: t, and x, y and p where the sensor has
+    them; offsets (samples + 1,), the first event of each sample and the number of events; labels
+    (samples,); sensor_size (3,), (x, y, p); and time_unit, a text.
+
+    Args:
+        path: path of the file.
+        recordings: structured arrays with fields t and, as far as the sensor has them, x, y and p.
+        labels: (samples,) integers from 0; None: no labels.
+        sensor_size: (x, y, p); 1 for a dimension without a field.
+        time_unit: unit of t, such as "1us".
+        force: whether an existing file is overwritten.
+
+    Raises:
+        FileError: the file exists, or cannot be written.
+        UsageError: recordings or labels that `data_of_recordings` refuses.
+    """
+    size, unit = checked_size(sensor_size), parse_time(time_unit)
+    labelled = [np.zeros(len(recordings), int), np.asarray(labels)][labels is not None]
+    refuse_labels(labelled, "labels")
+    if len(labelled) != len(recordings):
+        raise UsageError(
+            Text(
+                "the number of recordings is {samples}, that of labels {count}",
+                samples=len(recordings),
+                count=len(labelled),
+            ),
+            fix="pass one label per recording",
+        )
+    arrays = [np.asarray(recording) for recording in recordings]
+    pairs = list(zip(arrays, labelled, strict=True))
+    source = RecordingSequence(name="recordings", recordings=pairs, size=size, unit=unit)
+    StoredEvents(source, math.prod(size))  # checks them
+    fields = ["t", *(axis for axis, extent in zip("xyp", size, strict=True) if extent > 1)]
+    fields += ["x"] if "x" not in fields else []
+    content: dict[str, np.ndarray] = {
+        key: np.concatenate(
+            [
+                array[key] if key in (array.dtype.names or ()) else np.zeros(len(array), int)
+                for array in arrays
+            ]
+        )
+        for key in fields
+    }
+    counts = [len(array) for array in arrays]
+    content["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    content["sensor_size"] = np.array(size)
+    content["time_unit"] = np.array(time_unit)
+    if labels is not None:
+        content["labels"] = labelled.astype(np.int64)
+    write_arrays(path, content, force)
+
+
+def event_splits(
+    kind: str,
+    location: str,
+    seed: Seed = 0,
+    *,
+    shape: tuple[int, ...] | None = None,
+    outputs: int = MOST_CLASSES,
+) -> tuple[Splits, Notes]:
+    """Return the parts of a data set, and notes on default choices.
+
+    Args:
+        kind: key of `EVENT_SETS`.
+        location: folder of the data set, or path of a file.
+        seed: random seed of samples that are held out: an integer or a `jax.random` key.
+        shape: shape of the network's input, (p, y, x) or (channels,), which is the size of the sensor
+            for files that do not specify it; None: unknown.
+        outputs: number of outputs of the network.
+
+    Raises:
+        FileError, UsageError: files that are missing or cannot be read, or labels without an output.
+    """
+    return EVENT_SETS[kind](kind, location, seed, shape, outputs)
+
+
+def _heidelberg(
+    kind: str, location: str, seed: Seed, shape: tuple[int, ...] | None, outputs: int
+) -> tuple[Splits, Notes]:
+    """Return SHD or SSC, whose validation samples are those of the file KIND_valid.h5, if it exists."""
+    del shape
+    files = {
+        "train": f"{kind}_train.h5",
+        "validation": f"{kind}_valid.h5",
+        "test": f"{kind}_test.h5",
+    }
+    paths = {part: Path(location) / name for part, name in files.items()}
+    if not paths["validation"].exists():
+        del paths["validation"]
+    tables = {part: read_spike_labels(path) for part, path in paths.items()}
+    for part, table in tables.items():
+        if table.labels is None:
+            raise FileError(
+                Text("{path}: /labels is missing", path=paths[part]),
+                fix="write an integer for each sample",
+            )
+        refuse_labels(table.labels, str(paths[part]))
+    keys = next((table.keys for table in tables.values() if table.keys), ())
+    largest = max(int(np.max(table.labels, initial=0)) for table in tables.values())  # pyright: ignore
+    classes = keys or tuple(map(str, range(min(largest, MOST_CLASSES - 1) + 1)))
+    parts, notes = dict[str, Data](), list[str]()
+    for part, table in tables.items():
+        source = SpikeTrainFile(name=str(paths[part]), samples=table.samples)
+        parts[part], more = event_data(
+            source, table.labels, classes, COCHLEA, min(outputs, len(classes))
+        )
+        notes += more
+    return _in_three_parts(kind, parts, seed, notes)
+
+
+def _nmnist(
+    kind: str, location: str, seed: Seed, shape: tuple[int, ...] | None, outputs: int
+) -> tuple[Splits, Notes]:
+    """Return N-MNIST: files Train/DIGIT/NUMBER.bin and Test/DIGIT/NUMBER.bin."""
+    del shape
+    return _of_folders(kind, location, seed, _NMNIST, outputs)
+
+
+def _gestures(
+    kind: str, location: str, seed: Seed, shape: tuple[int, ...] | None, outputs: int
+) -> tuple[Splits, Notes]:
+    """Return DVS128 Gesture: AEDAT files that trials_to_train.txt and trials_to_test.txt list, each with
+    a table NAME_labels.csv of the label, begin and end of its samples.
+    """
+    del shape
+    parts, notes = dict[str, Data](), list[str]()
+    for part in ("train", "test"):
+        table = Path(location) / f"trials_to_{part}.txt"
+        names = [line.strip() for line in read_text(table, "a list of files").splitlines()]
+        windows, labels = [], []
+        for name in filter(None, names):
+            if Path(name).name != name or not name.endswith(".aedat"):
+                raise FileError(
+                    Text("{path} lists {name}", path=table, name=name[:80]),
+                    fix="list names of .aedat files of the same folder",
+                )
+            path = Path(location) / name
+            for label, begin, end in _windows(path.with_name(f"{path.stem}_labels.csv")):
+                windows.append((path, begin, end))
+                labels.append(label - 1)
+        source = RecordingWindows(name=str(table), windows=tuple(windows), size=_DVS128)
+        parts[part], more = event_data(
+            source, np.array(labels, int), _GESTURES, _DVS128, min(outputs, len(_GESTURES))
+        )
+        notes += more
+    return _in_three_parts(kind, parts, seed, notes)
+
+
+def _windows(path: Path) -> list[tuple[int, int, int]]:
+    """Return label, begin and end in microseconds of each sample in a recording of gestures."""
+    lines = read_text(path, "a table of labels").splitlines()
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        entry = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,18})\s*,\s*(\d{1,18})\s*", line)
+        if entry is None or int(entry[2]) >= int(entry[3]) or int(entry[1]) < 1:
+            raise FileError(
+                Text(
+                    "{path}, line {line}: '{text}' is not a label, a begin and an end",
+                    path=path,
+                    line=number,
+                    text=line[:80],
+                ),
+                fix="write class,startTime_usec,endTime_usec, with classes from 1",
+            )
+        rows.append((int(entry[1]), int(entry[2]), int(entry[3])))
+    return rows
+
+
+def _user_files(
+    kind: str, location: str, seed: Seed, shape: tuple[int, ...] | None, outputs: int
+) -> tuple[Splits, Notes]:
+    """Return events of an .npz file, of train.npz and test.npz in a folder, or of folders of files."""
+    size = size_of_input(shape)
+    if not os.path.isdir(location):
+        data, notes = _of_npz(Path(location), size, outputs)
+        return _at_random(location, data, seed, notes)
+    paths = {part: Path(location) / f"{part}.npz" for part in _PARTS}
+    if not any(path.exists() for path in paths.values()):
+        return _of_folders(f"{kind}:{location}", location, seed, size, outputs)
+    if not paths["validation"].exists():
+        del paths["validation"]
+    parts, notes = dict[str, Data](), list[str]()
+    for part, path in paths.items():
+        parts[part], more = _of_npz(path, size, outputs)
+        notes += more
+    classes = max((data.classes for data in parts.values()), key=len)
+    parts = {part: replace(data, classes=classes) for part, data in parts.items()}
+    return _in_three_parts(location, parts, seed, notes)
+
+
+#: Prefix of `--data` -> function of the kind, the location, the seed, the shape of the input and the number
+#: of outputs.
+EVENT_SETS: Mapping[
+    str, Callable[[str, str, Seed, tuple[int, ...] | None, int], tuple[Splits, Notes]]
+] = MappingProxyType(
+    {
+        "shd": _heidelberg,
+        "ssc": _heidelberg,
+        "nmnist": _nmnist,
+        "dvsgesture": _gestures,
+        "events": _user_files,
+    }
+)
+
+
+def _of_npz(path: Path, size: SensorSize | None, outputs: int) -> tuple[Data, Notes]:
+    arrays = load_arrays(path)
+    ragged, sensor, notes = ragged_of_arrays(arrays, str(path), size)
+    if "labels" not in arrays:
+        raise FileError(
+            Text("{path} has no array 'labels'", path=path), fix="write an integer for each sample"
+        )
+    labels = arrays["labels"]
+    refuse_labels(labels, str(path))
+    classes = tuple(map(str, range(min(int(np.max(labels, initial=0)), MOST_CLASSES) + 1)))
+    data, more = event_data(ragged, labels, classes, sensor, outputs)
+    return data, (*notes, *more)
+
+
+def _of_folders(
+    name: str, location: str, seed: Seed, size: SensorSize | None, outputs: int
+) -> tuple[Splits, Notes]:
+    """Return samples in files PART/LABEL/NAME, or LABEL/NAME, which are split at random."""
+    root = Path(location)
+    if not root.is_dir():
+        raise FileError(
+            Text("{path} is not a folder", path=location), fix="pass the folder of the data"
+        )
+    folders = {
+        part: folder
+        for folder in sorted(root.iterdir())
+        for part in _PARTS
+        if folder.is_dir() and folder.name.lower() == part
+    }
+    has_parts = bool(folders)
+    if has_parts and not {"train", "test"} <= folders.keys():
+        raise FileError(
+            Text("{path} has the parts {parts}", path=location, parts=listing(folders)),
+            fix="add the folders train and test, or remove these folders to split at random",
+        )
+    folders = folders or {"samples": root}
+    notes = list[str]()
+    files = {part: _files_by_label(folder, notes) for part, folder in folders.items()}
+    classes = sorted({label for labels in files.values() for label in labels}, key=_by_number)
+    if not classes:
+        raise FileError(
+            Text(
+                "{path} contains no files in folders of labels whose names end with {endings}",
+                path=location,
+                endings=listing(_SAMPLE_ENDINGS),
+            ),
+            fix="sort the files into folders: train/LABEL and test/LABEL",
+        )
+    parts = dict[str, Data]()
+    for part, by_label in files.items():
+        paths = [path for label in classes for path in by_label.get(label, ())]
+        labels = [number for number, label in enumerate(classes) for _ in by_label.get(label, ())]
+        if size is None and paths:
+            _, size = read_sample(paths[0], None)
+        source = RecordingFiles(name=str(folders[part]), paths=tuple(paths), size=size or (1, 1, 1))
+        parts[part], more = event_data(source, np.array(labels, int), classes, source.size, outputs)
+        notes += more
+    if has_parts:
+        return _in_three_parts(name, parts, seed, notes)
+    return _at_random(name, parts["samples"], seed, tuple(notes))
+
+
+def _files_by_label(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
+    """Return the files of samples by the name of their folder, in the order of their names. Hidden files
+    and folders are ignored.
+
+    Args:
+        notes: list to which a note on other entries is added.
+
+    Raises:
+        FileError: the folder of a label has no sample, so that later labels would get other numbers.
+    """
+    files, ignored = dict[str, list[Path]](), 0
+    for label in sorted(folder.iterdir()):
+        if not label.is_dir() or label.name.startswith("."):
+            continue
+        entries = sorted(path for path in label.iterdir() if not path.name.startswith("."))
+        files[label.name] = [path for path in entries if path.suffix in _SAMPLE_ENDINGS]
+        ignored += len(entries) - len(files[label.name])
+    if any(files.values()) and (empty := [label for label, paths in files.items() if not paths]):
+        raise FileError(
+            Text(
+                "{path} contains no file whose name ends with {endings}",
+                path=folder / empty[0],
+                endings=listing(_SAMPLE_ENDINGS),
+            ),
+            fix="add samples, or remove the folder",
+        )
+    if ignored:
+        text = Text("{path}: entries that are not samples: {count}", path=folder, count=ignored)
+        notes.append(Note(text, kind="dropped", code="not-read"))
+    return {label: paths for label, paths in files.items() if paths}
+
+
+def _by_number(label: str) -> tuple[bool, int, str]:
+    is_number = label.isascii() and label.isdigit() and len(label) < 10
+    return not is_number, int(label) if is_number else 0, label
+
+
+def _in_three_parts(
+    name: str, parts: Mapping[str, Data], seed: Seed, notes: Sequence[str]
+) -> tuple[Splits, Notes]:
+    """Return the parts; without validation samples, a fifth of the training samples is held out."""
+    training, validation = parts["train"], parts.get("validation")
+    if validation is None:
+        training, validation, note = held_out(training, name, seed)
+        notes = [*notes, note]
+    splits = Splits(name=name, train=training, validation=validation, test=parts["test"])
+    return splits, tuple(notes)
+
+
+def _at_random(name: str, data: Data, seed: Seed, notes: Notes) -> tuple[Splits, Notes]:
+    splits, more = as_splits(data, seed)
+    return replace(splits, name=name), (*notes, *more)
