@@ -17,7 +17,7 @@ from jaxsnn.options import FORCE, REPORT
 from jaxsnn.wording import Option
 
 if TYPE_CHECKING:
-    from jaxsnn.conformance.suite import ConformanceReport, Outcome
+    from jaxsnn.conformance.suite import CellOutcome, ConformanceReport
 
 _ROLE = Option(
     name="role",
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _print_progress(outcome: Outcome) -> None:
+def _print_progress(outcome: CellOutcome) -> None:
     to_stderr(f"{outcome.answer.verdict}: {outcome.cell.name}")
 
 
@@ -118,7 +118,7 @@ def conformance_page(arguments: argparse.Namespace, report: ConformanceReport) -
     return page(title, summary(result, report.counts, report.ok), sections)
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
+def _row(outcome: CellOutcome) -> tuple[str, ...]:
     answer = outcome.answer
     convention = "" if answer.convention is None else str(answer.convention)
     if answer.exported is not None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 
 Role = Literal["export", "import", "round trip"]
 ROLES: tuple[Role, ...] = ("export", "import", "round trip")
@@ -52,7 +52,7 @@ class Cell:
         parts = (self.role, self.node, self.parameter, self.topology, self.reset, self.regime)
         return "/".join(part for part in parts if part)
 
-    def network(self, seed: int, strength: float = 1.0) -> Network:
+    def network(self, seed: int, strength: float = 1.0) -> NetworkSpec:
         """Draw the network.
 
         Args:
@@ -89,13 +89,13 @@ def cells(resets: tuple[str, ...], *, full: bool = False) -> Iterator[Cell]:
         resets: resets of the framework's neurons.
         full: whether to yield the cells of complete runs, too.
     """
-    every = [*_export_cells(resets), *_import_cells()]
-    every += [
+    all_cells = [*_export_cells(resets), *_import_cells()]
+    all_cells += [
         dataclasses.replace(cell, role="round trip")
-        for cell in every
+        for cell in all_cells
         if cell.role == "export" and cell.parameter != "number"
     ]
-    yield from (cell for cell in every if full or not cell.full)
+    yield from (cell for cell in all_cells if full or not cell.full)
 
 
 def _export_cells(resets: tuple[str, ...]) -> Iterator[Cell]:
@@ -166,7 +166,7 @@ class _Draw:
         numbers = self.rng.uniform(middle - spread, middle + spread, size).astype(np.float32)
         return numbers if self.cell.parameter == "number" else np.broadcast_to(numbers, shape)
 
-    def neuron(self, shape: tuple[int, ...], kind: str = "") -> Layer:
+    def neuron(self, shape: tuple[int, ...], kind: str = "") -> NetworkLayer:
         """Return a population."""
         kind, choice = kind or self.cell.node, self.cell.parameter
         decay = REGIMES[self.cell.regime]
@@ -192,18 +192,20 @@ class _Draw:
             values["v_leak"] = np.full(shape, 0.25, np.float32)
         if choice == "v_reset":
             values["v_reset"] = np.full(shape, -0.25, np.float32)
-        return Layer(type=kind, shape=shape, parameters=values, reset=self.cell.reset or "zero")
+        return NetworkLayer(
+            type=kind, shape=shape, parameters=values, reset=self.cell.reset or "zero"
+        )
 
-    def affine(self, inputs: int, neuron: Layer) -> Layer:
+    def affine(self, inputs: int, neuron: NetworkLayer) -> NetworkLayer:
         """Return weights and a bias that make a population fire, but not always."""
         outputs = neuron.shape[0]
         drive = self._drive(neuron)
         weight = self.rng.normal(0.15, 0.6, (outputs, inputs)) * (4 / inputs) ** 0.5 * drive
         bias = self.rng.uniform(-0.05, 0.05, outputs) * drive
         values = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
-        return Layer(type="Affine", shape=(outputs,), parameters=values)
+        return NetworkLayer(type="Affine", shape=(outputs,), parameters=values)
 
-    def _drive(self, neuron: Layer) -> float:
+    def _drive(self, neuron: NetworkLayer) -> float:
         """Return the factor of weights that makes up for the gain of a population."""
         gain = float(np.mean(neuron.parameters["gain"]))
         if neuron.type.startswith("Cuba"):
@@ -211,42 +213,42 @@ class _Draw:
             gain *= float(np.mean(neuron.parameters["current_gain"])) / rest
         return self.strength / gain
 
-    def recurrent(self, neuron: Layer) -> Layer:
+    def recurrent(self, neuron: NetworkLayer) -> NetworkLayer:
         """Return the population with weights to itself."""
         size = neuron.shape[0]
         weight = self.rng.normal(0, 0.3, (size, size)) * self._drive(neuron)
         return dataclasses.replace(neuron, recurrent=weight.astype(np.float32))
 
 
-def _one_layer(draw: _Draw) -> Network:
+def _one_layer(draw: _Draw) -> NetworkSpec:
     neuron = draw.neuron((SIZE,))
-    return Network(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
+    return NetworkSpec(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
 
 
-def _one_neuron(draw: _Draw) -> Network:
+def _one_neuron(draw: _Draw) -> NetworkSpec:
     neuron = draw.neuron((1,))
-    return Network(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
+    return NetworkSpec(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
 
 
-def _two_layers(draw: _Draw) -> Network:
+def _two_layers(draw: _Draw) -> NetworkSpec:
     first, second = draw.neuron((SIZE,)), draw.neuron((3,))
     layers = (draw.affine(INPUTS, first), first, draw.affine(SIZE, second), second)
-    return Network(shape=(INPUTS,), layers=layers)
+    return NetworkSpec(shape=(INPUTS,), layers=layers)
 
 
-def _recurrent(draw: _Draw) -> Network:
+def _recurrent(draw: _Draw) -> NetworkSpec:
     neuron = draw.recurrent(draw.neuron((SIZE,)))
-    return Network(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
+    return NetworkSpec(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
 
 
-def _skip(draw: _Draw) -> Network:
+def _skip(draw: _Draw) -> NetworkSpec:
     """Return two layers, the second of which also receives the weights of the first."""
     first, second = draw.neuron((SIZE,)), draw.neuron((SIZE,))
     layers = (draw.affine(INPUTS, first), first, draw.affine(SIZE, second), second)
-    return Network(shape=(INPUTS,), layers=layers, skips=((0, 3),))
+    return NetworkSpec(shape=(INPUTS,), layers=layers, skips=((0, 3),))
 
 
-def _spatial(draw: _Draw) -> Network:
+def _spatial(draw: _Draw) -> NetworkSpec:
     """Return a convolution, a pool or a Flatten of images, with LIF neurons behind."""
     kind, settings = _SPATIAL[draw.cell.node]
     # Behind a padded pool an odd side is rounded up, as XLA's SAME does.
@@ -255,9 +257,9 @@ def _spatial(draw: _Draw) -> Network:
     if kind == "Flatten":
         size = int(np.prod(shape))
         values = {"input_type": np.array(shape), "start_dim": np.array(0), "end_dim": np.array(-1)}
-        flatten = Layer(type=kind, shape=(size,), parameters=values)
+        flatten = NetworkLayer(type=kind, shape=(size,), parameters=values)
         neuron = draw.neuron((3,), "LIF")
-        return Network(shape=shape, layers=(flatten, draw.affine(size, neuron), neuron))
+        return NetworkSpec(shape=shape, layers=(flatten, draw.affine(size, neuron), neuron))
     if kind == "Conv2d":
         groups = settings["groups"]
         weight = draw.rng.normal(0.1, 0.5, (4, CHANNELS // groups, 3, 3)) * draw.strength
@@ -268,8 +270,10 @@ def _spatial(draw: _Draw) -> Network:
     else:
         values = _as_arrays({"kernel_size": 2})
         channels, out = CHANNELS, _after(side, 2, settings)
-    layer = Layer(type=kind, shape=(channels, out, out), parameters=values | _as_arrays(settings))
-    return Network(shape=shape, layers=(layer, draw.neuron(layer.shape, "LIF")))
+    layer = NetworkLayer(
+        type=kind, shape=(channels, out, out), parameters=values | _as_arrays(settings)
+    )
+    return NetworkSpec(shape=shape, layers=(layer, draw.neuron(layer.shape, "LIF")))
 
 
 def _after(side: int, kernel: int, settings: Mapping[str, int]) -> int:

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import itertools
+import linecache
 import logging
 import tempfile
 import traceback
@@ -18,7 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxsnn.conformance.adapter import Adapter
-from jaxsnn.conformance.reference import MEANINGS, Convention, Run, conventions, run_reference
+from jaxsnn.conformance.reference import (
+    MEANINGS,
+    Convention,
+    ReferenceRun,
+    conventions,
+    run_reference,
+)
 from jaxsnn.errors import JaxsnnError, first_line
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.model.graph import Graph
@@ -58,7 +65,7 @@ class Answer:
             importer follows another.
         warning: what the framework printed or logged.
         expected: outputs of the literal reading, (time, batch, *shape), if there are any.
-        got: outputs of the framework.
+        actual: outputs of the framework.
     """
 
     verdict: VerdictName
@@ -67,10 +74,10 @@ class Answer:
     exported: Convention | None = None
     warning: str = ""
     expected: np.ndarray | None = None
-    got: np.ndarray | None = None
+    actual: np.ndarray | None = None
 
 
-class Failure(Exception):
+class FrameworkError(Exception):
     """An error of the framework, with the answer that follows from it."""
 
     def __init__(self, answer: Answer) -> None:
@@ -78,7 +85,7 @@ class Failure(Exception):
         self.answer = answer
 
     @classmethod
-    def of(cls, error: Exception, stage: str, adapter: Adapter) -> Failure:
+    def of(cls, error: Exception, stage: str, adapter: Adapter) -> FrameworkError:
         """Return the failure for an exception.
 
         It is a refusal if a `raise` or `assert` in the framework's own code, or in nirtorch, raised it;
@@ -95,26 +102,23 @@ class Failure(Exception):
 def _raises(frame: traceback.FrameSummary) -> bool:
     """Return whether the statement of a frame is a `raise` or an `assert`."""
     try:
-        tree = ast.parse(Path(frame.filename).read_bytes())
-    except (OSError, SyntaxError):
+        tree = ast.parse("".join(linecache.getlines(frame.filename)))
+    except SyntaxError:
         return False
     line = frame.lineno or 0
-    statements = [
-        node
+    return any(
+        isinstance(node, ast.Raise | ast.Assert) and node.lineno <= line <= (node.end_lineno or 0)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Raise | ast.Assert)
-        and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    return bool(statements)
+    )
 
 
-class Log:
+class CallLog:
     """What a framework prints and logs while it is called."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
 
-    def noted(self, answer: Answer) -> Answer:
+    def with_warning(self, answer: Answer) -> Answer:
         """Return an answer with the first warning of the log."""
         lines = [line.strip() for line in self.stream.getvalue().splitlines()]
         warning = next((line for line in lines if "warning" in line.lower()), "")
@@ -122,9 +126,9 @@ class Log:
 
 
 @contextlib.contextmanager
-def calling(adapter: Adapter) -> Iterator[Log]:
+def capture_output() -> Iterator[CallLog]:
     """Collect what a framework prints, warns and logs while the context lasts."""
-    log = Log()
+    log = CallLog()
     handler = logging.StreamHandler(log.stream)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -143,17 +147,19 @@ def calling(adapter: Adapter) -> Iterator[Log]:
         root.removeHandler(handler)
 
 
-def read_written(written: Any) -> Graph:
+def parse_exported(written: Any) -> Graph:
     """Return what an exporter wrote as a graph.
 
     Raises:
-        Failure: the graph is invalid, the shape of a population differs from that of its input, or nir
+        FrameworkError: the graph is invalid, the shape of a population differs from that of its input, or nir
             cannot write or read the file.
     """
     try:
         graph = parse(written, dialect="nir", time_unit="s")
     except JaxsnnError as error:
-        raise Failure(Answer(verdict="wrong", reason=f"file: {error.problem.message}")) from error
+        raise FrameworkError(
+            Answer(verdict="wrong", reason=f"file: {error.problem.message}")
+        ) from error
     for name, (inward, _) in shapes(graph).items():
         node = graph.nodes[name]
         for parameter in node.traits.parameters if node.traits.state else ():
@@ -164,16 +170,16 @@ def read_written(written: Any) -> Graph:
                 f"file: {parameter.name} of '{name}' ({node.type}) has shape {np.shape(value)}, and "
                 f"the input of the node has shape {inward}"
             )
-            raise Failure(Answer(verdict="wrong", reason=reason))
+            raise FrameworkError(Answer(verdict="wrong", reason=reason))
     try:
-        through_file(written)
+        write_and_read(written)
     except Exception as error:
         reason = f"file: {type(error).__name__}: {first_line(error)}"
-        raise Failure(Answer(verdict="wrong", reason=reason)) from error
+        raise FrameworkError(Answer(verdict="wrong", reason=reason)) from error
     return graph
 
 
-def through_file(graph: Any) -> Any:
+def write_and_read(graph: Any) -> Any:
     """Return a nir.NIRGraph as nir reads it from the file that nir writes for it."""
     import nir
 
@@ -183,75 +189,77 @@ def through_file(graph: Any) -> Any:
         return nir.read(path)
 
 
-def explain(graph: Graph, x: np.ndarray, got: np.ndarray, dt: float) -> Answer:
+def explain(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Answer:
     """Return whether a convention explains the outputs of a framework for a graph.
 
     Args:
         graph: the network, in the literal reading.
         x: inputs (time, batch, *shape).
-        got: outputs of the framework (time, batch, *shape).
+        actual: outputs of the framework (time, batch, *shape).
         dt: length of a time step.
     """
     literal = run_reference(graph, x, dt, Convention())
-    if convention := _explaining(graph, x, got, dt, _FIELDS):
-        return Answer(verdict="pass", convention=convention, expected=literal.output, got=got)
-    reason = _diagnosis(graph, x, got, dt) or _difference(literal, got)
-    return Answer(verdict="wrong", reason=reason, expected=literal.output, got=got)
+    if convention := _find_convention(graph, x, actual, dt, _FIELDS):
+        return Answer(verdict="pass", convention=convention, expected=literal.output, actual=actual)
+    reason = _diagnosis(graph, x, actual, dt) or _difference(literal, actual)
+    return Answer(verdict="wrong", reason=reason, expected=literal.output, actual=actual)
 
 
-def _agrees(reference: Run, got: np.ndarray) -> bool:
+def _agrees(reference: ReferenceRun, actual: np.ndarray) -> bool:
     """Return whether outputs are the same, as far as rounding in float32 leaves them decided."""
-    if reference.output.shape != got.shape:
+    if reference.output.shape != actual.shape:
         return False
     mask = reference.decided
     if mask.mean() < _DECIDED:
         return False
-    expected, actual = reference.output[mask], np.asarray(got, float)[mask]
+    expected, decided = reference.output[mask], np.asarray(actual, float)[mask]
     if reference.spiking:
-        return np.array_equal(expected, actual)
-    error = np.sqrt(np.mean((expected - actual) ** 2))
+        return np.array_equal(expected, decided)
+    error = np.sqrt(np.mean((expected - decided) ** 2))
     return bool(error <= MEMBRANE_TOLERANCE * np.sqrt(np.mean(expected**2)))
 
 
-def _diagnosis(graph: Graph, x: np.ndarray, got: np.ndarray, dt: float) -> str:
+def _diagnosis(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> str:
     """Return which parameter has to be ignored for the outputs to follow; "" if there is none."""
-    candidates = [((name,), _ignoring(graph, (name,))) for name in _IGNORED]
-    candidates += [
-        (names, _ignoring(graph, names)) for names in itertools.combinations(_IGNORED, 2)
-    ]
-    for names, changed in candidates:
-        values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in names)
-        most = _FIELDS if len(names) == 1 else 2
-        if changed is not None and (convention := _explaining(changed, x, got, dt, most)):
+    subsets = [*((name,) for name in _IGNORED), *itertools.combinations(_IGNORED, 2)]
+    for ignored in subsets:
+        changed = _without_parameters(graph, ignored)
+        values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in ignored)
+        max_differences = _FIELDS if len(ignored) == 1 else 2
+        if changed is not None and (
+            convention := _find_convention(changed, x, actual, dt, max_differences)
+        ):
             return f"the outputs are those of a file with {values} ({convention})"
     for factor in (dt, 1 / dt) if dt != 1 else ():
-        if convention := _explaining(graph, x, got, dt / factor, _FIELDS):
+        if convention := _find_convention(graph, x, actual, dt / factor, _FIELDS):
             return f"the outputs are those of a file whose time constants are multiplied by {factor:g} ({convention})"
     return ""
 
 
-def _explaining(
-    graph: Graph, x: np.ndarray, got: np.ndarray, dt: float, most: int
+def _find_convention(
+    graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float, max_differences: int
 ) -> Convention | None:
-    """Return the convention with at most `most` differences from the literal reading that explains the
-    outputs, or None.
+    """Return the closest convention to the literal reading that explains the outputs, or None.
+
+    Args:
+        max_differences: number of differences from the literal reading up to which conventions are tried.
     """
     for convention in conventions(graph):
-        if len(convention.differences) > most:
+        if len(convention.differences) > max_differences:
             return None
         try:
-            if _agrees(run_reference(graph, x, dt, convention), got):
+            if _agrees(run_reference(graph, x, dt, convention), actual):
                 return convention
         except ValueError:  # shapes that no longer match
             return None
     return None
 
 
-def _ignoring(graph: Graph, names: Sequence[str]) -> Graph | None:
+def _without_parameters(graph: Graph, ignored: Sequence[str]) -> Graph | None:
     """Return a graph whose nodes have the values that an importer assumes for some parameters; None if
     one of the parameters is absent, or has these values.
     """
-    for name in names:
+    for name in ignored:
         changed = {}
         for key, node in graph.nodes.items():
             value = node.parameters.get(name)
@@ -264,15 +272,13 @@ def _ignoring(graph: Graph, names: Sequence[str]) -> Graph | None:
     return graph
 
 
-def _difference(reference: Run, got: np.ndarray) -> str:
+def _difference(reference: ReferenceRun, actual: np.ndarray) -> str:
     """Return how outputs differ from the literal reading."""
-    if reference.output.shape != got.shape:
-        return (
-            f"the output has shape {got.shape[2:]}, and the file says {reference.output.shape[2:]}"
-        )
+    if reference.output.shape != actual.shape:
+        return f"the output has shape {actual.shape[2:]}, and the file says {reference.output.shape[2:]}"
     if not reference.spiking:
         scale = np.sqrt(np.mean(reference.output**2))
-        error = np.sqrt(np.mean((reference.output - got) ** 2)) / scale
+        error = np.sqrt(np.mean((reference.output - actual) ** 2)) / scale
         return f"no convention explains the membrane potentials; relative error {error:.2g}"
-    different = int((reference.output != got).any(axis=0).sum())
-    return f"no convention explains the spikes; {different} of {got[0].size} trains differ from the literal reading"
+    different = int((reference.output != actual).any(axis=0).sum())
+    return f"no convention explains the spikes; {different} of {actual[0].size} trains differ from the literal reading"

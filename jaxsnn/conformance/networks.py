@@ -19,7 +19,7 @@ NEURON_TYPES = ("LIF", "IF", "CubaLIF", "LI", "CubaLI")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
+class NetworkLayer:
     """One layer.
 
     Attributes:
@@ -47,7 +47,7 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Network:
+class NetworkSpec:
     """A chain of layers, perhaps with additional connections.
 
     Attributes:
@@ -58,11 +58,11 @@ class Network:
     """
 
     shape: tuple[int, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[NetworkLayer, ...]
     skips: tuple[tuple[int, int], ...] = ()
 
 
-def graph_of(network: Network, dt: float) -> Graph:
+def graph_of(network: NetworkSpec, dt: float) -> Graph:
     """Return a network as a NIR graph whose time constants are for time steps of dt.
 
     The time constants follow from dt/tau = 1 - decay, the literal reading of the equations.
@@ -85,11 +85,11 @@ def graph_of(network: Network, dt: float) -> Graph:
     return parse(group_of(tree, NIR_VERSION), dialect="nir", time_unit="s")
 
 
-def _entry(layer: Layer) -> dict[str, Any]:
+def _entry(layer: NetworkLayer) -> dict[str, Any]:
     return {"type": layer.type, **layer.parameters}
 
 
-def _neuron_entry(layer: Layer, dt: float) -> dict[str, Any]:
+def _neuron_entry(layer: NetworkLayer, dt: float) -> dict[str, Any]:
     """Return the parameters of NIR: tau = dt/(1 - decay), and r = gain/(dt/tau)."""
     numbers = {name: np.asarray(value, float) for name, value in layer.parameters.items()}
     zero = np.zeros(())

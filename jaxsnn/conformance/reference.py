@@ -102,21 +102,21 @@ def conventions(graph: Graph) -> Iterator[Convention]:
         tuple(MEANINGS[name]) if name in relevant else (next(iter(MEANINGS[name])),)
         for name in MEANINGS
     ]
-    every = [
+    candidates = [
         Convention(**dict(zip(MEANINGS, choice, strict=True)))
         for choice in itertools.product(*values)
     ]
     # Both resets are the same where an "unless above" reset sets V to v_reset.
-    every = [
+    candidates = [
         convention
-        for convention in every
+        for convention in candidates
         if (convention.reset, convention.reset_time) != ("value", "unless above")
     ]
-    yield from sorted(every, key=lambda convention: len(convention.differences))
+    yield from sorted(candidates, key=lambda convention: len(convention.differences))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
+class ReferenceRun:
     """Outcome of the reference.
 
     Attributes:
@@ -131,7 +131,7 @@ class Run:
     spiking: bool
 
 
-def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention) -> Run:
+def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention) -> ReferenceRun:
     """Run a graph with one Input and one Output in time steps, in float64.
 
     Args:
@@ -147,28 +147,28 @@ def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention
     sources = {name: graph.predecessors(name) for name in steps}
     neurons = {name: step for name, step in steps.items() if isinstance(step, _Neuron)}
     # Neurons that send their spikes one step later: all others run with these spikes first.
-    late = {
+    delayed = {
         name: neuron
         for name, neuron in neurons.items()
         if neuron.fires and convention.output == "next step"
     }
-    order = sorted(steps, key=lambda name: name in late)
+    order = sorted(steps, key=lambda name: name in delayed)
     signals = {name: np.zeros((x.shape[1], *step.outward)) for name, step in steps.items()}
     (entry,), (exit_,) = graph.inputs, graph.outputs
-    outputs, decided, still = [], [], np.ones(x.shape[1], bool)
+    outputs, decided, is_decided = [], [], np.ones(x.shape[1], bool)
     for frame in x.astype(float):
-        signals |= {name: neuron.fired.astype(float) for name, neuron in late.items()}
+        signals |= {name: neuron.fired.astype(float) for name, neuron in delayed.items()}
         for name in order:
             total = np.zeros((x.shape[1], *steps[name].inward))
             for source in sources[name]:
                 total = total + signals[source]
             result = steps[name].advance(frame if name == entry else total)
-            if name not in late:
+            if name not in delayed:
                 signals[name] = result
         for neuron in neurons.values():
-            still = still & neuron.clear
+            is_decided = is_decided & neuron.is_clear
         outputs.append(signals[exit_])
-        decided.append(still)
+        decided.append(is_decided)
     ends = list(sources[exit_])
     while any(type(steps[name]) is _Step for name in ends):  # ports of subgraphs
         ends = [
@@ -177,7 +177,7 @@ def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention
             for source in (sources[name] if type(steps[name]) is _Step else (name,))
         ]
     spiking = all(name in neurons and neurons[name].fires for name in ends)
-    return Run(output=np.stack(outputs), decided=np.stack(decided), spiking=spiking)
+    return ReferenceRun(output=np.stack(outputs), decided=np.stack(decided), spiking=spiking)
 
 
 class _Step:
@@ -263,34 +263,33 @@ class _Neuron(_Step):
         self.v = np.array(np.broadcast_to(start, (self.batch, *self.inward)), float)
         self.current = np.zeros_like(self.v)
         self.fired = np.zeros(self.v.shape, bool)
-        self.clear = np.ones(self.batch, bool)
+        self.is_clear = np.ones(self.batch, bool)
 
     def advance(self, x: np.ndarray) -> np.ndarray:
         """Return spikes, or the membrane potential of a population without spikes."""
-        how, v, before = self.convention, self.v, self.fired
-        if self.fires and how.reset_time == "before decay":
-            v = self._reset(v, before)
-        old = self.current
+        convention, v, fired_before = self.convention, self.v, self.fired
+        if self.fires and convention.reset_time == "before decay":
+            v = self._reset(v, fired_before)
+        old_current = self.current
         if self.has_current:
-            self.current = old + self.current_gain * x - self.current_share * old
-            x = self.current if how.current == "new" else old
+            self.current = old_current + self.current_gain * x - self.current_share * old_current
+            x = self.current if convention.current == "new" else old_current
         v = v + self.share * (self.leak - v) + self.gain * x
         if not self.fires:
             self.v = v
             return v
-        late = how.reset_time == "after input"
-        if late:
-            v = self._reset(v, before)
+        if convention.reset_time == "after input":
+            v = self._reset(v, fired_before)
         above = self.v > self.threshold
-        if how.reset_time == "unless above":
+        if convention.reset_time == "unless above":
             # The neuron is tested after the subtraction that it was spared in the step before.
             v = self._reset(v, above)
         self.fired = v > self.threshold
         distance = np.abs(v - self.threshold) / np.maximum(np.abs(self.threshold), ROUNDING)
-        self.clear = (distance > ROUNDING).reshape(self.batch, -1).all(axis=1)
-        if how.reset_time == "at once":
+        self.is_clear = (distance > ROUNDING).reshape(self.batch, -1).all(axis=1)
+        if convention.reset_time == "at once":
             v = self._reset(v, self.fired)
-        elif how.reset_time == "unless above":
+        elif convention.reset_time == "unless above":
             height = self.threshold - self.reset
             v = v - (self.fired.astype(float) - above) * height
         self.v = v

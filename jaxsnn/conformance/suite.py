@@ -15,14 +15,13 @@ from jaxsnn.conformance.cells import ROLES, Cell, Role, cells
 from jaxsnn.conformance.comparison import (
     VERDICTS,
     Answer,
-    Failure,
-    VerdictName,
-    calling,
+    FrameworkError,
+    capture_output,
     explain,
-    read_written,
-    through_file,
+    parse_exported,
+    write_and_read,
 )
-from jaxsnn.conformance.networks import Network, graph_of
+from jaxsnn.conformance.networks import NetworkSpec, graph_of
 from jaxsnn.errors import first_line
 from jaxsnn.nir.graphs.export import export
 from jaxsnn.nir.model.graph import Graph
@@ -35,7 +34,7 @@ _ATTEMPTS, _ACTIVE = ((0, 1.0), (0, 0.2), (0, 5.0), (1, 1.0), (2, 1.0)), (0.02, 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class CellOutcome:
     """One cell, what was run, and the answer.
 
     Attributes:
@@ -46,7 +45,7 @@ class Outcome:
     """
 
     cell: Cell
-    network: Network
+    network: NetworkSpec
     x: np.ndarray
     answer: Answer
 
@@ -62,10 +61,10 @@ class ConformanceReport:
 
     framework: str
     version: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[CellOutcome, ...]
 
     @property
-    def counts(self) -> dict[VerdictName, int]:
+    def counts(self) -> dict[str, int]:
         """Number of answers by verdict."""
         verdicts = [outcome.answer.verdict for outcome in self.outcomes]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
@@ -82,7 +81,7 @@ def run(
     roles: Sequence[Role] = ROLES,
     full: bool = False,
     only: str = "",
-    progress: Callable[[Outcome], None] | None = None,
+    progress: Callable[[CellOutcome], None] | None = None,
 ) -> ConformanceReport:
     """Ask all cells.
 
@@ -97,14 +96,14 @@ def run(
     for cell in cells(adapter.resets, full=full):
         if cell.role not in roles or only not in cell.name:
             continue
-        outcomes.append(ask(adapter, cell))
+        outcomes.append(run_cell(adapter, cell))
         if progress is not None:
             progress(outcomes[-1])
     version = importlib.metadata.version(adapter.distribution)
     return ConformanceReport(framework=adapter.name, version=version, outcomes=tuple(outcomes))
 
 
-def ask(adapter: Adapter, cell: Cell, seed: int = 0) -> Outcome:
+def run_cell(adapter: Adapter, cell: Cell, seed: int = 0) -> CellOutcome:
     """Ask one cell, with the first network for which the framework or the literal reading fires neither
     never nor always; without one, with the first network whose verdict is not "pass".
     """
@@ -112,9 +111,9 @@ def ask(adapter: Adapter, cell: Cell, seed: int = 0) -> Outcome:
     for number, strength in _ATTEMPTS:
         network = cell.network(seed + number, strength)
         x = inputs_of(network, seed + number)
-        answer = ask_network(adapter, cell.role, network, x)
-        outcomes.append(Outcome(cell=cell, network=network, x=x, answer=answer))
-        if answer.got is None or any(map(_is_informative, (answer.got, answer.expected))):
+        answer = check_network(adapter, cell.role, network, x)
+        outcomes.append(CellOutcome(cell=cell, network=network, x=x, answer=answer))
+        if answer.actual is None or any(map(_is_informative, (answer.actual, answer.expected))):
             return outcomes[-1]
     return min(outcomes, key=lambda outcome: outcome.answer.verdict == "pass")
 
@@ -126,13 +125,13 @@ def _is_informative(y: np.ndarray | None) -> bool:
     return not np.isin(y, (0, 1)).all() or bool(_ACTIVE[0] <= y.mean() <= _ACTIVE[1])
 
 
-def inputs_of(network: Network, seed: int) -> np.ndarray:
+def inputs_of(network: NetworkSpec, seed: int) -> np.ndarray:
     """Return random input spikes, (time, batch, *shape)."""
     rng = np.random.default_rng([seed, 1])
     return (rng.random((STEPS, BATCH, *network.shape)) < 0.4).astype(np.float32)
 
 
-def ask_network(adapter: Adapter, role: Role, network: Network, x: np.ndarray) -> Answer:
+def check_network(adapter: Adapter, role: Role, network: NetworkSpec, x: np.ndarray) -> Answer:
     """Return what a framework does with one network.
 
     Args:
@@ -145,40 +144,42 @@ def ask_network(adapter: Adapter, role: Role, network: Network, x: np.ndarray) -
         x: inputs (time, batch, *shape).
     """
     try:
-        with calling(adapter) as log:
+        with capture_output() as log:
             literal = graph_of(network, adapter.dt)
             file = _as_nir(literal)
             if role == "import":
-                return log.noted(_ask_importer(adapter, literal, file, x))
+                return log.with_warning(_check_import(adapter, literal, file, x))
             module = _stage("build", lambda: adapter.build(network), adapter)
             expected = _stage("run", lambda: adapter.run(module, x), adapter)
             written = _stage("export", lambda: adapter.export(module, network), adapter)
-            graph = read_written(written)
+            graph = parse_exported(written)
             exported = explain(graph, x, expected, adapter.dt)
             if role == "export" or exported.verdict != "pass":
-                return log.noted(exported)
-            imported = _ask_importer(adapter, graph, written, x)
-            if imported.got is not None and np.array_equal(imported.got, expected):
-                return log.noted(Answer(verdict="pass", expected=expected, got=imported.got))
-            return log.noted(dataclasses.replace(imported, exported=exported.convention))
+                return log.with_warning(exported)
+            imported = _check_import(adapter, graph, written, x)
+            if imported.actual is not None and np.array_equal(imported.actual, expected):
+                return log.with_warning(
+                    Answer(verdict="pass", expected=expected, actual=imported.actual)
+                )
+            return log.with_warning(dataclasses.replace(imported, exported=exported.convention))
     except NotApplicableError as error:
         return Answer(verdict="not applicable", reason=str(error))
-    except Failure as failure:
+    except FrameworkError as failure:
         return failure.answer
 
 
 def _as_nir(graph: Graph) -> Any:
     """Return a graph as nir reads it; what nir itself rejects tells nothing about a framework."""
     try:
-        return through_file(export(graph))
+        return write_and_read(export(graph))
     except Exception as error:
         raise NotApplicableError(f"nir rejects this network: {first_line(error)}") from error
 
 
-def _ask_importer(adapter: Adapter, graph: Any, written: Any, x: np.ndarray) -> Answer:
+def _check_import(adapter: Adapter, graph: Any, written: Any, x: np.ndarray) -> Answer:
     imported = _stage("import", lambda: adapter.import_graph(written), adapter)
-    got = _stage("run", lambda: adapter.run(imported, x), adapter)
-    return explain(graph, x, got, adapter.dt)
+    actual = _stage("run", lambda: adapter.run(imported, x), adapter)
+    return explain(graph, x, actual, adapter.dt)
 
 
 def _stage(stage: str, action: Callable[[], Any], adapter: Adapter) -> Any:
@@ -188,4 +189,4 @@ def _stage(stage: str, action: Callable[[], Any], adapter: Adapter) -> Any:
     except NotApplicableError:
         raise
     except Exception as error:
-        raise Failure.of(error, stage, adapter) from error
+        raise FrameworkError.of(error, stage, adapter) from error

@@ -75,11 +75,17 @@ FAULTS = {
         "export/LIF/uniform/one layer",
         "wrong",
     ),
-    # snntorch 334: parameters of a single number, whatever the size of the population.
+    # snntorch 334: parameters of a single neuron, whatever the size of the population.
     "scalars": (
         {
             "write": lambda graph: export(
-                with_parameters(graph, "LIF", v_threshold=lambda v: v.flat[0])
+                with_parameters(
+                    graph,
+                    "LIF",
+                    **dict.fromkeys(
+                        ("tau", "r", "v_leak", "v_threshold", "v_reset"), lambda value: value[:1]
+                    ),
+                )
             )
         },
         "export/LIF/uniform/one layer",
