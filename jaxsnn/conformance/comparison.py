@@ -8,7 +8,9 @@ import io
 import itertools
 import linecache
 import logging
+import signal
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +149,28 @@ def capture_output() -> Iterator[CallLog]:
         root.removeHandler(handler)
 
 
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError if the context lasts longer.
+
+    Only the main thread can be interrupted, and not on Windows; elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError(f"no result after {seconds:g} s")
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
 def parse_exported(written: Any) -> Graph:
     """Return what an exporter wrote as a graph.
 
@@ -154,6 +178,11 @@ def parse_exported(written: Any) -> Graph:
         FrameworkError: the graph is invalid, the shape of a population differs from that of its input, or nir
             cannot write or read the file.
     """
+    try:
+        write_and_read(written)
+    except Exception as error:
+        reason = f"file: {type(error).__name__}: {first_line(error)}"
+        raise FrameworkError(Answer(verdict="wrong", reason=reason)) from error
     try:
         graph = parse(written, dialect="nir", time_unit="s")
     except JaxsnnError as error:
@@ -171,22 +200,28 @@ def parse_exported(written: Any) -> Graph:
                 f"the input of the node has shape {inward}"
             )
             raise FrameworkError(Answer(verdict="wrong", reason=reason))
-    try:
-        write_and_read(written)
-    except Exception as error:
-        reason = f"file: {type(error).__name__}: {first_line(error)}"
-        raise FrameworkError(Answer(verdict="wrong", reason=reason)) from error
     return graph
 
 
-def write_and_read(graph: Any) -> Any:
-    """Return a nir.NIRGraph as nir reads it from the file that nir writes for it."""
+def write_and_read(graph: Any, *, reverse: bool = False) -> Any:
+    """Return a nir.NIRGraph as nir reads it from the file that nir writes for it.
+
+    Args:
+        graph: the graph.
+        reverse: whether its edges, whose order has no meaning, are in descending order of their names
+            instead of ascending order.
+    """
     import nir
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.nir"
         nir.write(path, graph)
-        return nir.read(path)
+        graph = nir.read(path)
+    graphs = [graph]
+    for nested in graphs:
+        nested.edges = sorted(nested.edges, reverse=reverse)
+        graphs += [node for node in nested.nodes.values() if isinstance(node, nir.NIRGraph)]
+    return graph
 
 
 def explain(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Answer:

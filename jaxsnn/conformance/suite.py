@@ -16,9 +16,11 @@ from jaxsnn.conformance.comparison import (
     VERDICTS,
     Answer,
     FrameworkError,
+    VerdictName,
     capture_output,
     explain,
     parse_exported,
+    time_limit,
     write_and_read,
 )
 from jaxsnn.conformance.networks import NetworkSpec, graph_of
@@ -28,6 +30,10 @@ from jaxsnn.nir.model.graph import Graph
 
 #: Time steps and samples of a run.
 STEPS, BATCH = 40, 4
+#: Longest duration of one call of an adapter, in seconds.
+TIME_LIMIT = 30.0
+#: Verdicts of an importer, the worst first.
+_SEVERITY: tuple[VerdictName, ...] = ("wrong", "crash", "refused", "not applicable", "pass")
 #: Seeds and factors of the weights that are tried until the share of spikes in the output is in a
 #: range: networks that never fire prove nothing.
 _ATTEMPTS, _ACTIVE = ((0, 1.0), (0, 0.2), (0, 5.0), (1, 1.0), (2, 1.0)), (0.02, 0.9)
@@ -148,15 +154,15 @@ def check_network(adapter: Adapter, role: Role, network: NetworkSpec, x: np.ndar
             literal = graph_of(network, adapter.dt)
             file = _as_nir(literal)
             if role == "import":
-                return log.with_warning(_check_import(adapter, literal, file, x))
-            module = _stage("build", lambda: adapter.build(network), adapter)
-            expected = _stage("run", lambda: adapter.run(module, x), adapter)
-            written = _stage("export", lambda: adapter.export(module, network), adapter)
+                return log.with_warning(_check_importer(adapter, literal, file, x))
+            module = _call(adapter, "build", adapter.build, network)
+            expected = _call(adapter, "run", adapter.run, module, x)
+            written = _call(adapter, "export", adapter.export, module, network)
             graph = parse_exported(written)
             exported = explain(graph, x, expected, adapter.dt)
             if role == "export" or exported.verdict != "pass":
                 return log.with_warning(exported)
-            imported = _check_import(adapter, graph, written, x)
+            imported = _check_importer(adapter, graph, written, x)
             if imported.actual is not None and np.array_equal(imported.actual, expected):
                 return log.with_warning(
                     Answer(verdict="pass", expected=expected, actual=imported.actual)
@@ -176,16 +182,35 @@ def _as_nir(graph: Graph) -> Any:
         raise NotApplicableError(f"nir rejects this network: {first_line(error)}") from error
 
 
-def _check_import(adapter: Adapter, graph: Any, written: Any, x: np.ndarray) -> Answer:
-    imported = _stage("import", lambda: adapter.import_graph(written), adapter)
-    actual = _stage("run", lambda: adapter.run(imported, x), adapter)
-    return explain(graph, x, actual, adapter.dt)
+def _check_importer(adapter: Adapter, graph: Graph, file: Any, x: np.ndarray) -> Answer:
+    """Return what an importer makes of a graph, whose edges it reads in two orders."""
+    answers: list[Answer] = []
+    for reverse in (False, True):
+        ordered = write_and_read(file, reverse=reverse)
+        try:
+            imported = _call(adapter, "import", adapter.import_graph, ordered)
+            actual = _call(adapter, "run", adapter.run, imported, x)
+        except FrameworkError as error:
+            answers.append(error.answer)
+            continue
+        if answers and answers[0].actual is not None and np.array_equal(answers[0].actual, actual):
+            return answers[0]
+        answers.append(explain(graph, x, actual, adapter.dt))
+    worst = min(answers, key=lambda answer: _SEVERITY.index(answer.verdict))
+    if answers[0].verdict == answers[1].verdict:
+        return worst
+    return dataclasses.replace(worst, reason=f"in one of two orders of the edges: {worst.reason}")
 
 
-def _stage(stage: str, action: Callable[[], Any], adapter: Adapter) -> Any:
-    """Return the result of one call of an adapter."""
+def _call(adapter: Adapter, stage: str, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a method of an adapter.
+
+    Raises:
+        FrameworkError: the framework raises an error, or does not return.
+    """
     try:
-        return action()
+        with time_limit(TIME_LIMIT):
+            return method(*arguments)
     except NotApplicableError:
         raise
     except Exception as error:

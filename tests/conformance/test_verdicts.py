@@ -140,6 +140,46 @@ def test_errors_of_the_framework():
     assert answer.verdict == "not applicable"
 
 
+def test_an_importer_that_depends_on_the_order_of_edges():
+    """It takes the first edge that leaves a node, and misses the loop in one order."""
+
+    def read(graph):
+        edges = dict(reversed(graph.edges))
+        loops = [name for name in graph.nodes if name.endswith("recurrent")]
+        lost = any(name not in edges.values() for name in loops)
+        return with_parameters(graph, "Linear", weight=np.zeros_like) if lost else graph
+
+    (answer,) = verdicts(Simulator(read=read), only="import/LIF/uniform/recurrent").values()
+    assert answer.verdict == "wrong"
+    assert answer.reason.startswith("in one of two orders of the edges")
+
+
+def test_an_importer_that_does_not_return(monkeypatch):
+    def read(graph):
+        while True:
+            pass
+
+    monkeypatch.setattr("jaxsnn.conformance.suite.TIME_LIMIT", 0.2)
+    only = "import/LIF/uniform/one layer/tau = 10 dt"
+    (answer,) = verdicts(Simulator(read=read), only=only).values()
+    assert (answer.verdict, answer.reason) == (
+        "crash",
+        "import: TimeoutError: no result after 0.2 s",
+    )
+
+
+def test_an_exporter_that_writes_an_empty_node():
+    def write(graph):
+        written = export(graph)
+        written.nodes["0"] = None
+        return written
+
+    only = "export/LIF/uniform/one layer/zero/tau = 10 dt"
+    (answer,) = verdicts(Simulator(write=write), only=only).values()
+    assert answer.verdict == "wrong"
+    assert "NoneType" in answer.reason
+
+
 def test_reports_have_a_line_for_each_cell():
     adapter = Simulator(read=lambda graph: with_parameters(graph, "LIF", r=np.ones_like))
     report = run(adapter, only="LIF/r =")
