@@ -26,7 +26,7 @@ import reference_pages
 LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 #: Pages whose blocks run here, one after the other in an empty folder.
 HERE = (
-    *("coming_from", "event_engine", "getting_started", "guide_simulate"),
+    *("coming_from", "conformance", "event_engine", "getting_started", "guide_simulate"),
     *(
         "guide_chip",
         "guide_convert",
