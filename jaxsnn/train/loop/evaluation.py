@@ -12,9 +12,10 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import Problem, SimulationError, UsageError, warn_of
+from jaxsnn.errors import Note, Problem, SimulationError, UsageError, warn_of
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.event.event_solution import EventSolution, shortest_tau
+from jaxsnn.event.solution_notes import is_very_long
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.lowering.lower import lower, update_graph
@@ -53,7 +54,7 @@ from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.regularizers import feeding_weights
 from jaxsnn.train.options import OPTIONS, engine_kind
-from jaxsnn.units import refuse_no_time
+from jaxsnn.units import format_time, refuse_no_time
 from jaxsnn.wording import Text
 
 _BATCH = 500
@@ -269,8 +270,36 @@ def measure(
         *late_notes(first, end),
         *late_sample_notes({"data": samples}, end),
         *other_step_notes(network, data.x),
+        *duration_notes(network, end),
+        *_silent_notes(loss.population, measured.spikes),
     )
     return replace(measured, notes=notes)
+
+
+def duration_notes(network: Network, t_end: float) -> list[str]:
+    """Return a note if a sample is so long in relation to the time constants that times may be in
+    milliseconds.
+    """
+    shortest = float(shortest_tau(network))
+    if not is_very_long(t_end, shortest):
+        return []
+    text = Text(
+        "samples last {t_end}, {ratio:.0f} times the shortest time constant (times are in seconds)",
+        t_end=format_time(t_end),
+        ratio=t_end / shortest,
+    )
+    return [Note(text, kind="assumed", code="times-in-seconds")]
+
+
+def _silent_notes(population: str, spikes: Mapping[str, float]) -> list[str]:
+    """Return a note if the output neurons fire in no sample, so that nothing is classified."""
+    if spikes.get(population) != 0:
+        return []
+    text = Text(
+        "population '{population}' fires in no sample, so that none is classified",
+        population=population,
+    )
+    return [Note(text, kind="approximated", code="silent-outputs")]
 
 
 def measure_batches(

@@ -62,7 +62,7 @@ from jaxsnn.train.loop.epoch import (
     begin,
     of_one_run,
 )
-from jaxsnn.train.loop.evaluation import measure_batches, with_all_output_spikes
+from jaxsnn.train.loop.evaluation import duration_notes, measure_batches, with_all_output_spikes
 from jaxsnn.train.loop.history import (
     EpochRecord,
     Fit,
@@ -164,6 +164,7 @@ class TrainingRun:
         self.late = [
             *late_notes(first_pieces(self.splits), plan.t_end),
             *late_sample_notes(self.splits, plan.t_end),
+            *duration_notes(network, plan.t_end),
         ]
         in_memory = {name: batch for name, batch in self.splits.items() if isinstance(batch, Batch)}
         self.splits |= on_all(in_memory, mesh)
@@ -395,14 +396,17 @@ class TrainingRun:
         train, validation = self._evaluate("train"), self._evaluate("validation", loud=True)
         if Result.NOT_FINITE in (int(train.result), int(validation.result)):
             problem = self._bad_number(self.state)
+            fix: str = "check the inputs and weights for invalid values"
+            if problem is not None:
+                fix = problem.fix
+            elif duration := duration_notes(self.network, self.plan.t_end):
+                fix = Text("check the unit of the times: {duration}", duration=duration[0])
             raise SimulationError(
                 Text(
                     "a loss or a spike time is NaN before training{cause}",
                     cause=_in_brackets(problem),
                 ),
-                fix="check the inputs and weights for invalid values"
-                if problem is None
-                else problem.fix,
+                fix=fix,
                 node="" if problem is None else problem.node,
             )
         report = self._record(0, train, validation, time.perf_counter() - start)
