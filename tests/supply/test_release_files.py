@@ -52,10 +52,17 @@ def wheel_configuration():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
 
 
-def test_workflows_use_the_same_version_of_an_action():
-    uses = re.findall(r"uses: ([\w./-]+)@(\S+)", "".join(WORKFLOWS.values()))
+def test_workflows_pin_the_same_commit_of_an_action():
+    uses = re.findall(r"uses: (?!\./)(.+)", "".join(WORKFLOWS.values()))
     assert len(uses) > 20
-    assert len(dict(uses)) == len(set(uses))
+    pins = [re.fullmatch(r"([\w-]+/[\w-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+", use) for use in uses]
+    assert [use for use, pin in zip(uses, pins, strict=True) if pin is None] == []
+    actions = [pin.groups() for pin in pins if pin]
+    assert len(dict(actions)) == len(set(actions))
+
+
+def test_dependabot_updates_the_actions():
+    assert "package-ecosystem: github-actions\n" in (ROOT / ".github" / "dependabot.yml").read_text()
 
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
