@@ -73,7 +73,7 @@ def test_workflows_can_only_read_the_repository(name):
     assert WORKFLOWS[name].count("persist-credentials: false") == checkouts > 0
 
 
-def test_only_tags_are_published_and_without_a_password():
+def test_only_tested_tags_are_published_and_without_a_password():
     jobs = workflow_jobs("wheels.yml")
     publishing = [name for name, text in jobs.items() if "gh-action-pypi-publish" in text]
     assert publishing == [name for name, text in jobs.items() if "id-token: write" in text]
@@ -81,6 +81,8 @@ def test_only_tags_are_published_and_without_a_password():
     assert "if: github.event_name == 'push'" in jobs[name]
     assert "environment:\n      name: pypi\n" in jobs[name]
     assert set(re.search(r"needs: \[(.+)\]", jobs[name])[1].split(", ")) == jobs.keys() - {name}
+    assert jobs["tests"].strip() == "uses: ./.github/workflows/tests.yml"
+    assert "\n  workflow_call:\n" in WORKFLOWS["tests.yml"]
     (trigger,) = re.findall(r"^  push:\n((?:    .*\n)+)", WORKFLOWS["wheels.yml"], re.M)
     assert trigger == '    tags: ["v*"]\n'
     assert "secrets." not in WORKFLOWS["wheels.yml"]
