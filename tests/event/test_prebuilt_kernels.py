@@ -82,13 +82,18 @@ def test_a_library_of_other_sources_is_not_loaded(wheel, tmp_path, monkeypatch, 
     assert isinstance(native_build._load_prebuilt("float32"), str)
 
 
-@pytest.mark.parametrize("variable", ["CXX", "JAXSNN_CXXFLAGS"])
-def test_a_compiler_or_flags_of_the_user_take_precedence(
-    variable, wheel, monkeypatch, native_kernels
-):
+def test_compiler_flags_of_the_user_take_precedence(wheel, monkeypatch, native_kernels):
     shutil.copy(built_library(), kernel_compiler.prebuilt_path("float32", "x86-64-v4"))
-    monkeypatch.setenv(variable, "-O1")
-    assert variable in native_build._load_prebuilt("float32")
+    monkeypatch.setenv("JAXSNN_CXXFLAGS", "-O1")
+    assert "JAXSNN_CXXFLAGS" in native_build._load_prebuilt("float32")
+
+
+def test_a_compiler_that_an_environment_sets_is_not_called(wheel, monkeypatch, native_kernels):
+    monkeypatch.setattr(native_build, "_register", lambda library, dtype: library)
+    shutil.copy(built_library(), kernel_compiler.prebuilt_path("float32", "x86-64-v4"))
+    monkeypatch.setenv("CXX", "/opt/conda/bin/x86_64-conda-linux-gnu-c++")
+    monkeypatch.setattr(native_build, "find_compiler", lambda: pytest.fail("looked for a compiler"))
+    assert native_library.__wrapped__("float32").level == "x86-64-v4"
 
 
 def test_a_damaged_library_of_the_wheel_is_reported_and_replaced(wheel, native_kernels):

@@ -130,8 +130,9 @@ def _load_prebuilt(dtype: str) -> NativeLibrary | str:
     """Return the library of the wheel for this processor, loaded and registered, or the reason why
     there is none. Code of the installed package is trusted like its Python files.
     """
-    if variables := [name for name in ("CXX", "JAXSNN_CXXFLAGS") if os.environ.get(name)]:
-        return f"prebuilt kernels are not used because {variables[0]} is set"
+    # Conda environments and build systems set CXX, which therefore does not ask for a build.
+    if user_flags():
+        return "prebuilt kernels are not used because JAXSNN_CXXFLAGS is set"
     paths = {level: prebuilt_path(dtype, level) for level in supported_levels()}
     level = next((level for level, path in paths.items() if path.is_file()), None)
     if level is None:
