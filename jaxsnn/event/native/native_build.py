@@ -11,7 +11,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -295,6 +295,11 @@ def _register(library: ctypes.CDLL, dtype: str) -> ctypes.CDLL:
         AttributeError: it lacks a kernel.
         RuntimeError: JAX refuses a kernel.
     """
+    # Before JAX has started its CPU backend it only queues kernels. If it then refuses one, because
+    # the library was built for other versions of its interface, every call of JAX fails. JAX_PLATFORMS
+    # may exclude the CPU: then JAX never looks at the kernels.
+    with suppress(RuntimeError):
+        jax.local_devices(backend="cpu")
     handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in TARGETS]
     for target, handler in zip(TARGETS, handlers, strict=True):
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
