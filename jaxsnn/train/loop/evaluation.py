@@ -12,7 +12,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import Note, Problem, SimulationError, UsageError, warn_of
+from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution, shortest_tau
 from jaxsnn.event.solution_notes import is_very_long
@@ -146,21 +146,38 @@ def evaluate_neurobench(
     options = _evaluation_options(
         graph, as_data(data), loss=loss, encoder=encoder, bias=bias, t_end=t_end, engine=engine
     )
-    options["engine"] = with_all_output_spikes(options["engine"], options["loss"].population)
-    measured = measure(graph, **options, counter=OperationCounter.of(graph, dt))
+    counter = OperationCounter.of(graph, dt)
+    options["engine"], notes = with_all_output_spikes(
+        options["engine"], counter.network, options["loss"].population
+    )
+    measured = measure(graph, **options, counter=counter)
     assert measured.neurobench is not None
     warn_of(measured.notes)
-    return measured.neurobench
+    return replace(measured.neurobench, notes=(*measured.neurobench.notes, *notes))
 
 
-def with_all_output_spikes(engine: Engine, population: str) -> Engine:
+def with_all_output_spikes(
+    engine: Engine, network: Network, population: str
+) -> tuple[Engine, tuple[str, ...]]:
     """Return an event engine in which the neurons of the output population continue after their first
-    spike; any other engine unchanged.
+    spike, and a note on other populations that stop; any other engine unchanged.
     """
-    if not isinstance(engine, EventDriven) or isinstance(engine.first_spike_only, bool):
-        return engine
-    stopping = tuple(name for name in engine.first_spike_only if name != population)
-    return replace(engine, first_spike_only=stopping)
+    if not isinstance(engine, EventDriven) or engine.first_spike_only is False:
+        return engine, ()
+    stopping = tuple(
+        name
+        for name, part in network.populations.items()
+        if part.fires and name != population and engine.stops(name)
+    )
+    engine = replace(engine, first_spike_only=stopping)
+    if not stopping:
+        return engine, ()
+    note = Text(
+        "neurons of {nodes} stop after their first spike (first_spike_only): operations of later "
+        "spikes are not counted",
+        nodes=listing(f"'{name}'" for name in stopping),
+    )
+    return engine, (note,)
 
 
 def _evaluation_options(

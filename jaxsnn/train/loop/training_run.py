@@ -718,7 +718,9 @@ class TrainingRun:
             batch.take_here(np.flatnonzero(used))
             for batch, used in self.passes.parts_on_first(split, _OPERATIONS_BATCH)
         )
-        engine = with_all_output_spikes(self.passes.setup.engine, self.plan.loss.population)
+        engine, notes = with_all_output_spikes(
+            self.passes.setup.engine, counter.network, self.plan.loss.population
+        )
         measured = measure_batches(
             counter.network,
             parts,
@@ -730,7 +732,11 @@ class TrainingRun:
             counter=counter,
         )
         assert measured.neurobench is not None
-        return replace(measured.neurobench, accuracy=done.test_accuracy)
+        return replace(
+            measured.neurobench,
+            accuracy=done.test_accuracy,
+            notes=(*measured.neurobench.notes, *notes),
+        )
 
     def _accuracy_in_steps(
         self, trained: Graph, test_accuracy: float, notes: list[str]
