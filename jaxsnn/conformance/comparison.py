@@ -8,13 +8,14 @@ import io
 import itertools
 import linecache
 import logging
+import re
 import signal
 import tempfile
 import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,10 +38,10 @@ VerdictName = Literal["pass", "wrong", "refused", "crash", "not applicable"]
 VERDICTS: tuple[VerdictName, ...] = ("pass", "wrong", "refused", "crash", "not applicable")
 #: Largest relative root mean square error of a readout.
 MEMBRANE_TOLERANCE = 1e-4
+#: Numbers, lists of numbers and shapes in messages.
+_NUMBERS = re.compile(r"\d[\d., x]*")
 #: Smallest share of time steps and samples that rounding in float32 leaves decided.
 _DECIDED = 0.5
-#: Number of decisions in a convention.
-_FIELDS = len(MEANINGS)
 #: Values that an importer assumes for a parameter that it does not read.
 _IGNORED: Mapping[str, float] = {
     "r": 1,
@@ -65,8 +66,12 @@ class Answer:
         convention: the convention that explains the outputs, the closest to the literal reading.
         exported: of a round trip, the convention that explains the module and its file, if the
             importer follows another.
+        diagnosis: change of the file that explains wrong outputs.
         warning: what the framework printed or logged.
-        expected: outputs of the literal reading, (time, batch, *shape), if there are any.
+        stage: the method of the adapter that fails, or whose result is wrong: "build", "run", "export"
+            or "import".
+        file: nir.NIRGraph that the exporter wrote or that the importer read.
+        expected: outputs that the file has under the closest convention, (time, batch, *shape).
         actual: outputs of the framework.
     """
 
@@ -74,9 +79,18 @@ class Answer:
     reason: str = ""
     convention: Convention | None = None
     exported: Convention | None = None
+    diagnosis: Diagnosis | None = None
     warning: str = ""
+    stage: str = ""
+    file: Any = None
     expected: np.ndarray | None = None
     actual: np.ndarray | None = None
+
+    @property
+    def cause(self) -> str:
+        """The reason without the numbers of this network: failures with equal causes are the same fault."""
+        reason = self.reason if self.diagnosis is None else self.diagnosis.cause
+        return f"{self.stage}: {re.sub(_NUMBERS, 'N', reason)}"
 
 
 class FrameworkError(Exception):
@@ -98,7 +112,8 @@ class FrameworkError(Exception):
         is_own = not packages.isdisjoint(Path(frame.filename).parts)
         on_purpose = isinstance(error, NotImplementedError) or (is_own and _raises(frame))
         reason = f"{stage}: {type(error).__name__}: {first_line(error)}"
-        return cls(Answer(verdict="refused" if on_purpose else "crash", reason=reason))
+        verdict = "refused" if on_purpose else "crash"
+        return cls(Answer(verdict=verdict, reason=reason, stage=stage))
 
 
 def _raises(frame: traceback.FrameSummary) -> bool:
@@ -182,12 +197,12 @@ def parse_exported(written: Any) -> Graph:
         write_and_read(written)
     except Exception as error:
         reason = f"file: {type(error).__name__}: {first_line(error)}"
-        raise FrameworkError(Answer(verdict="wrong", reason=reason)) from error
+        raise FrameworkError(Answer(verdict="wrong", reason=reason, stage="export")) from error
     try:
         graph = parse(written, dialect="nir", time_unit="s")
     except JaxsnnError as error:
         raise FrameworkError(
-            Answer(verdict="wrong", reason=f"file: {error.problem.message}")
+            Answer(verdict="wrong", reason=f"file: {error.problem.message}", stage="export")
         ) from error
     for name, (inward, _) in shapes(graph).items():
         node = graph.nodes[name]
@@ -199,7 +214,7 @@ def parse_exported(written: Any) -> Graph:
                 f"file: {parameter.name} of '{name}' ({node.type}) has shape {np.shape(value)}, and "
                 f"the input of the node has shape {inward}"
             )
-            raise FrameworkError(Answer(verdict="wrong", reason=reason))
+            raise FrameworkError(Answer(verdict="wrong", reason=reason, stage="export"))
     return graph
 
 
@@ -217,11 +232,16 @@ def write_and_read(graph: Any, *, reverse: bool = False) -> Any:
         path = Path(folder) / "graph.nir"
         nir.write(path, graph)
         graph = nir.read(path)
-    graphs = [graph]
-    for nested in graphs:
-        nested.edges = sorted(nested.edges, reverse=reverse)
-        graphs += [node for node in nested.nodes.values() if isinstance(node, nir.NIRGraph)]
+    sort_edges(graph, reverse=reverse)
     return graph
+
+
+def sort_edges(graph: Any, *, reverse: bool) -> None:
+    """Sort the edges of a nir.NIRGraph, and of graphs in it, by names."""
+    graph.edges = sorted(graph.edges, reverse=reverse)
+    for node in graph.nodes.values():
+        if hasattr(node, "edges"):
+            sort_edges(node, reverse=reverse)
 
 
 def explain(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Answer:
@@ -233,57 +253,130 @@ def explain(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Answe
         actual: outputs of the framework (time, batch, *shape).
         dt: length of a time step.
     """
-    literal = run_reference(graph, x, dt, Convention())
-    if convention := _find_convention(graph, x, actual, dt, _FIELDS):
-        return Answer(verdict="pass", convention=convention, expected=literal.output, actual=actual)
-    reason = _diagnosis(graph, x, actual, dt) or _difference(literal, actual)
-    return Answer(verdict="wrong", reason=reason, expected=literal.output, actual=actual)
+    if convention := _find_convention(graph, x, actual, dt):
+        expected = run_reference(graph, x, dt, Convention()).output
+        return Answer(verdict="pass", convention=convention, expected=expected, actual=actual)
+    return _wrong(graph, x, actual, dt, _diagnose(graph, x, actual, dt))
 
 
-def _agrees(reference: ReferenceRun, actual: np.ndarray) -> bool:
+def confirm(
+    diagnosis: Diagnosis | None, graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float
+) -> Answer:
+    """Return "wrong" if outputs are wrong for the same reason as those of another network, else "pass".
+
+    It is stricter than `explain`: steps that rounding leaves undecided are not held against the
+    framework, however many there are.
+
+    Args:
+        diagnosis: diagnosis of the other network; None: it has none.
+        graph, x, actual, dt: as in `explain`.
+    """
+    is_same = diagnosis is None or diagnosis.explains(graph, x, actual, dt)
+    if not is_same or _find_convention(graph, x, actual, dt, min_decided=0.0):
+        return Answer(verdict="pass", actual=actual)
+    return _wrong(graph, x, actual, dt, diagnosis)
+
+
+def _wrong(
+    graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float, diagnosis: Diagnosis | None
+) -> Answer:
+    convention = Convention() if diagnosis is None else diagnosis.convention
+    reference = run_reference(graph, x, dt, convention)
+    reason = _difference(reference, actual) if diagnosis is None else str(diagnosis)
+    return Answer(
+        verdict="wrong",
+        reason=reason,
+        diagnosis=diagnosis,
+        expected=reference.output,
+        actual=actual,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A change of a file that explains outputs which the file itself does not explain.
+
+    Attributes:
+        ignored: parameters that have the values that an importer assumes without reading them.
+        time_factor: factor of the time constants.
+        convention: the convention under which the changed file has the outputs.
+    """
+
+    ignored: tuple[str, ...] = ()
+    time_factor: float = 1.0
+    convention: Convention = field(default_factory=Convention)
+
+    @property
+    def cause(self) -> str:
+        """The change, without the convention."""
+        if self.ignored:
+            values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in self.ignored)
+            return f"the outputs are those of a file with {values}"
+        factor = f"{self.time_factor:g}"
+        return f"the outputs are those of a file whose time constants are multiplied by {factor}"
+
+    def __str__(self) -> str:
+        """Return the change and the convention."""
+        return f"{self.cause} ({self.convention})"
+
+    def explains(self, graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> bool:
+        """Return whether a graph with the same change has the outputs, under the same convention."""
+        changed = _without_parameters(graph, self.ignored)
+        if changed is None:
+            return False
+        dt /= self.time_factor
+        return _agrees(run_reference(changed, x, dt, self.convention), actual, _DECIDED)
+
+
+def _agrees(reference: ReferenceRun, actual: np.ndarray, min_decided: float) -> bool:
     """Return whether outputs are the same, as far as rounding in float32 leaves them decided."""
     if reference.output.shape != actual.shape:
         return False
     mask = reference.decided
-    if mask.mean() < _DECIDED:
+    if mask.mean() < min_decided:
         return False
     expected, decided = reference.output[mask], np.asarray(actual, float)[mask]
     if reference.spiking:
         return np.array_equal(expected, decided)
-    error = np.sqrt(np.mean((expected - decided) ** 2))
-    return bool(error <= MEMBRANE_TOLERANCE * np.sqrt(np.mean(expected**2)))
+    error = np.sum((expected - decided) ** 2)
+    return bool(error <= MEMBRANE_TOLERANCE**2 * np.sum(expected**2))
 
 
-def _diagnosis(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> str:
-    """Return which parameter has to be ignored for the outputs to follow; "" if there is none."""
+def _diagnose(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Diagnosis | None:
+    """Return the smallest change of a file that explains the outputs, or None."""
     subsets = [*((name,) for name in _IGNORED), *itertools.combinations(_IGNORED, 2)]
     for ignored in subsets:
         changed = _without_parameters(graph, ignored)
-        values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in ignored)
-        max_differences = _FIELDS if len(ignored) == 1 else 2
+        max_differences = len(MEANINGS) if len(ignored) == 1 else 2
         if changed is not None and (
             convention := _find_convention(changed, x, actual, dt, max_differences)
         ):
-            return f"the outputs are those of a file with {values} ({convention})"
+            return Diagnosis(ignored=ignored, convention=convention)
     for factor in (dt, 1 / dt) if dt != 1 else ():
-        if convention := _find_convention(graph, x, actual, dt / factor, _FIELDS):
-            return f"the outputs are those of a file whose time constants are multiplied by {factor:g} ({convention})"
-    return ""
+        if convention := _find_convention(graph, x, actual, dt / factor):
+            return Diagnosis(time_factor=factor, convention=convention)
+    return None
 
 
 def _find_convention(
-    graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float, max_differences: int
+    graph: Graph,
+    x: np.ndarray,
+    actual: np.ndarray,
+    dt: float,
+    max_differences: int = len(MEANINGS),
+    min_decided: float = _DECIDED,
 ) -> Convention | None:
     """Return the closest convention to the literal reading that explains the outputs, or None.
 
     Args:
         max_differences: number of differences from the literal reading up to which conventions are tried.
+        min_decided: smallest share of the outputs that rounding has to leave decided.
     """
     for convention in conventions(graph):
         if len(convention.differences) > max_differences:
             return None
         try:
-            if _agrees(run_reference(graph, x, dt, convention), actual):
+            if _agrees(run_reference(graph, x, dt, convention), actual, min_decided):
                 return convention
         except ValueError:  # shapes that no longer match
             return None

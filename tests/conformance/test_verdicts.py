@@ -16,7 +16,7 @@ FEW = "one layer"
 
 def verdicts(adapter, **options):
     """Verdict and answer of each cell by its name."""
-    report = run(adapter, **options)
+    report = run(adapter, reduce=False, **options)
     assert report.outcomes
     return {outcome.cell.name: outcome.answer for outcome in report.outcomes}
 
@@ -159,7 +159,7 @@ def test_an_importer_that_does_not_return(monkeypatch):
         while True:
             pass
 
-    monkeypatch.setattr("jaxsnn.conformance.suite.TIME_LIMIT", 0.2)
+    monkeypatch.setattr("jaxsnn.conformance.checking.TIME_LIMIT", 0.2)
     only = "import/LIF/uniform/one layer/tau = 10 dt"
     (answer,) = verdicts(Simulator(read=read), only=only).values()
     assert (answer.verdict, answer.reason) == (
