@@ -34,6 +34,7 @@ HERE = (
         "guide_finetune",
         "guide_results",
         "guide_streams",
+        "nir_semantics",
     ),
 )
 #: Pages whose Python blocks run in other tests, and the code there that runs them.
