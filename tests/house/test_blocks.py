@@ -200,7 +200,7 @@ def test_recipes_are_read_and_packages_name_what_their_page_defines(tmp_path):
         assert targets - {"FRAMEWORK"} <= defined[block.page], block
 
 
-ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers")
+ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers", "adapters")
 
 
 # -- slow blocks
