@@ -16,7 +16,7 @@ from jaxsnn.options import INITIAL, RESET, RESET_DELAY, SPIKE_KERNEL, TIME_UNIT
 from tests.helpers.pages import ROOT
 
 PAGE = (ROOT / "docs" / "nir_semantics.md").read_text()
-OUTCOMES = re.compile(r"^\| question \| cell \|(.*)\|\n\|[-| ]+\|\n((?:\|.*\|\n)+)", re.M)
+OUTCOMES = re.compile(r"^\| network and cell \|(.*)\|\n\|[-| ]+\|\n((?:\|.*\|\n)+)", re.M)
 ROLES = ("export", "import", "round trip")
 RESETS = ("zero", "subtract")
 
@@ -35,9 +35,10 @@ def stated_outcomes():
     stated = collections.defaultdict(dict)
     for headings, body in OUTCOMES.findall(PAGE):
         columns = [heading.split() for heading in headings.split("|")]
-        for _, name, *entries in rows_of(body):
+        for network, *entries in rows_of(body):
+            (name,) = cell_names(network)
             for (framework, version), entry in zip(columns, entries, strict=True):
-                stated[framework.lower(), version][name.strip("`")] = entry
+                stated[framework.lower(), version][name] = entry
     return stated
 
 
