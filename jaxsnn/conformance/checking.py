@@ -93,16 +93,17 @@ def _check_importer(
     answers: list[Answer] = []
     for reverse in (False, True):
         ordered = write_and_read(file, reverse=reverse)
+        unchanged = write_and_read(ordered, reverse=reverse)  # importers may change what they read
         try:
             imported = _call(adapter, "import", adapter.import_graph, ordered)
             actual = _call(adapter, "run", adapter.run, imported, x)
         except FrameworkError as error:
-            answers.append(dataclasses.replace(error.answer, stage="import", file=ordered))
+            answers.append(dataclasses.replace(error.answer, stage="import", file=unchanged))
             continue
         if answers and answers[0].actual is not None and np.array_equal(answers[0].actual, actual):
             return answers[0]
         answer = judge(graph, x, actual, adapter.dt)
-        answers.append(dataclasses.replace(answer, stage="import", file=ordered))
+        answers.append(dataclasses.replace(answer, stage="import", file=unchanged))
     worst = min(answers, key=lambda answer: _SEVERITY.index(answer.verdict))
     if answers[0].verdict == answers[1].verdict:
         return worst

@@ -232,11 +232,16 @@ def write_and_read(graph: Any, *, reverse: bool = False) -> Any:
         path = Path(folder) / "graph.nir"
         nir.write(path, graph)
         graph = nir.read(path)
-    graphs = [graph]
-    for nested in graphs:
-        nested.edges = sorted(nested.edges, reverse=reverse)
-        graphs += [node for node in nested.nodes.values() if isinstance(node, nir.NIRGraph)]
+    sort_edges(graph, reverse=reverse)
     return graph
+
+
+def sort_edges(graph: Any, *, reverse: bool) -> None:
+    """Sort the edges of a nir.NIRGraph, and of graphs in it, by names."""
+    graph.edges = sorted(graph.edges, reverse=reverse)
+    for node in graph.nodes.values():
+        if hasattr(node, "edges"):
+            sort_edges(node, reverse=reverse)
 
 
 def explain(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Answer:
