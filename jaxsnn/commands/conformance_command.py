@@ -17,7 +17,7 @@ from jaxsnn.options import FORCE, REPORT
 from jaxsnn.wording import Option
 
 if TYPE_CHECKING:
-    from jaxsnn.conformance.suite import ConformanceReport, Outcome
+    from jaxsnn.conformance.suite import CellOutcome, ConformanceReport
 
 _ROLE = Option(
     name="role",
@@ -35,6 +35,12 @@ _JUNIT = Option(
     help="write the results as JUnit XML, for continuous integration",
     metavar="J.xml",
     file="file",
+)
+_FAILURES = Option(
+    name="failures",
+    help="write a folder for each failure: NIR file, script that shows it, text of an issue",
+    metavar="DIR",
+    file="folder",
 )
 
 
@@ -64,7 +70,7 @@ class ConformanceOutcome:
 def add(commands: Any) -> None:
     """Add the parser."""
     text = "test a framework's exporter and importer of NIR: spikes, file by file"
-    options = (_ROLE, _ONLY, _FULL, REPORT, _JUNIT, FORCE)
+    options = (_ROLE, _ONLY, _FULL, REPORT, _JUNIT, _FAILURES, FORCE)
     parser = add_command(commands, "conformance", run, text, *options)
     parser.add_argument(
         "framework", metavar="FRAMEWORK", help="name of an adapter, or MODULE:ATTRIBUTE of your own"
@@ -76,15 +82,19 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxsnn.conformance.adapter import adapter_of
     from jaxsnn.conformance.cells import ROLES
     from jaxsnn.conformance.report import as_junit
+    from jaxsnn.conformance.reproduction import refuse_full_folder, write_failures
     from jaxsnn.conformance.suite import run as run_suite
     from jaxsnn.output import refuse_unwritable, write_atomically
 
     refuse_report(arguments)
     if arguments.junit is not None:
         refuse_unwritable(arguments.junit, arguments.force)
+    if arguments.failures is not None:
+        refuse_full_folder(arguments.failures, arguments.force)
+    adapter = adapter_of(arguments.framework)
     roles = {"export": ("export", "round trip"), "import": ("import",), "both": ROLES}
     report = run_suite(
-        adapter_of(arguments.framework),
+        adapter,
         roles=roles[arguments.role],
         full=arguments.full,
         only=arguments.only,
@@ -92,12 +102,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.junit is not None:
         write_atomically(arguments.junit, as_junit(report), arguments.force)
+    if arguments.failures is not None:
+        write_failures(report, adapter, arguments.failures, arguments.force)
     write_report(arguments, conformance_page, report)
     print_outcome(arguments, ConformanceOutcome(report=report))
     return 0 if report.ok else 1
 
 
-def _print_progress(outcome: Outcome) -> None:
+def _print_progress(outcome: CellOutcome) -> None:
     to_stderr(f"{outcome.answer.verdict}: {outcome.cell.name}")
 
 
@@ -118,7 +130,7 @@ def conformance_page(arguments: argparse.Namespace, report: ConformanceReport) -
     return page(title, summary(result, report.counts, report.ok), sections)
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
+def _row(outcome: CellOutcome) -> tuple[str, ...]:
     answer = outcome.answer
     convention = "" if answer.convention is None else str(answer.convention)
     if answer.exported is not None:

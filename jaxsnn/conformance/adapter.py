@@ -1,4 +1,4 @@
-"""What the suite needs to know of a framework: one small class with five methods."""
+"""What the suite needs to know of a framework: one small class with four methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxsnn.conformance.networks import Network
+from jaxsnn.conformance.networks import NetworkSpec
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.wording import Text
 
@@ -39,11 +39,11 @@ class Adapter(Protocol):
     dt: float
     resets: tuple[str, ...]
 
-    def build(self, network: Network) -> Any:
+    def build(self, network: NetworkSpec) -> Any:
         """Return a module of the framework, with its own layers."""
         ...
 
-    def export(self, module: Any, network: Network) -> Any:
+    def export(self, module: Any, network: NetworkSpec) -> Any:
         """Return the nir.NIRGraph that the framework's exporter writes for a module from `build`."""
         ...
 
@@ -61,7 +61,7 @@ class Adapter(Protocol):
 
 
 def adapters() -> dict[str, str]:
-    """Return the modules of all adapters by name: those of this package, then external ones."""
+    """Return the locations of all adapters by name: those of this package, then external ones."""
     package = importlib.import_module("jaxsnn.conformance.adapters")
     names = (module.name for module in pkgutil.iter_modules(package.__path__))
     locations = {name: f"{package.__name__}.{name}:ADAPTER" for name in names}

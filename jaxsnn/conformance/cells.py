@@ -7,13 +7,13 @@ the time constants. Networks are drawn from a seed, so that a cell can be asked 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 
 Role = Literal["export", "import", "round trip"]
 ROLES: tuple[Role, ...] = ("export", "import", "round trip")
@@ -52,7 +52,7 @@ class Cell:
         parts = (self.role, self.node, self.parameter, self.topology, self.reset, self.regime)
         return "/".join(part for part in parts if part)
 
-    def network(self, seed: int, strength: float = 1.0) -> Network:
+    def network(self, seed: int, strength: float = 1.0) -> NetworkSpec:
         """Draw the network.
 
         Args:
@@ -80,6 +80,8 @@ _OF_FILES = (
 )
 _OF_CURRENTS = ("w_in = 1", "w_in = 1 and r = 1")
 _STRUCTURES = ("two layers", "one neuron", "recurrent")
+#: Connections that a chain of layers does not have, and files that are written differently.
+_OF_GRAPHS = ("skip", "skip from the input", "subgraph", "recurrent subgraph", "other names")
 
 
 def cells(resets: tuple[str, ...], *, full: bool = False) -> Iterator[Cell]:
@@ -89,38 +91,39 @@ def cells(resets: tuple[str, ...], *, full: bool = False) -> Iterator[Cell]:
         resets: resets of the framework's neurons.
         full: whether to yield the cells of complete runs, too.
     """
-    every = [*_export_cells(resets), *_import_cells()]
-    every += [
+    all_cells = [*_export_cells(resets), *_import_cells()]
+    all_cells += [
         dataclasses.replace(cell, role="round trip")
-        for cell in every
+        for cell in all_cells
         if cell.role == "export" and cell.parameter != "number"
     ]
-    yield from (cell for cell in every if full or not cell.full)
+    yield from (cell for cell in all_cells if full or not cell.full)
 
 
 def _export_cells(resets: tuple[str, ...]) -> Iterator[Cell]:
     for node in SPIKING:
-        for reset in resets:
-            for parameter in _OF_MODULES:
+        for reset in resets[:2]:
+            for parameter in (*_OF_MODULES, "strong input"):
                 yield Cell(role="export", node=node, parameter=parameter, reset=reset)
             plain = Cell(role="export", node=node, parameter="uniform", reset=reset)
             for topology in _STRUCTURES:
                 yield dataclasses.replace(plain, topology=topology)
+            yield Cell(role="export", node=node, topology="recurrent", reset=reset)
             for regime in list(REGIMES)[1:] if node != "IF" else ():
                 yield dataclasses.replace(plain, regime=regime, full=reset != resets[0])
+        for reset in resets[2:]:
+            for topology in ("one layer", "recurrent"):
+                yield Cell(role="export", node=node, topology=topology, reset=reset)
         yield Cell(
             role="export", node=node, parameter="number", topology="one neuron", reset=resets[0]
         )
         yield Cell(role="export", node=node, topology="skip", reset=resets[0])
     for node in READOUTS:
         yield Cell(role="export", node=node, reset=resets[0])
-    for node in _SPATIAL:
+    for topology in _BEFORE_NEURONS:
+        node = topology.partition(" and ")[0]
         yield Cell(
-            role="export",
-            node=node,
-            parameter="uniform",
-            topology=f"{node} and LIF",
-            reset=resets[0],
+            role="export", node=node, parameter="uniform", topology=topology, reset=resets[0]
         )
 
 
@@ -135,12 +138,16 @@ def _import_cells() -> Iterator[Cell]:
         for parameter in parameters:
             if parameter not in absent.get(node, ()):
                 yield Cell(role="import", node=node, parameter=parameter)
-        for topology in (*_STRUCTURES, "skip") if node in SPIKING else ():
+        for topology in (*_STRUCTURES, *_OF_GRAPHS) if node in SPIKING else ():
             yield Cell(role="import", node=node, parameter="uniform", topology=topology)
+        if node in SPIKING:
+            yield Cell(role="import", node=node, parameter="strong input")
+            yield Cell(role="import", node=node, topology="recurrent")
         for regime in list(REGIMES)[1:] if node != "IF" else ():
             yield Cell(role="import", node=node, parameter="uniform", regime=regime)
-    for node in _SPATIAL:
-        yield Cell(role="import", node=node, parameter="uniform", topology=f"{node} and LIF")
+    for topology in (*_BEFORE_NEURONS, "Threshold"):
+        node = topology.partition(" and ")[0]
+        yield Cell(role="import", node=node, parameter="uniform", topology=topology)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +173,7 @@ class _Draw:
         numbers = self.rng.uniform(middle - spread, middle + spread, size).astype(np.float32)
         return numbers if self.cell.parameter == "number" else np.broadcast_to(numbers, shape)
 
-    def neuron(self, shape: tuple[int, ...], kind: str = "") -> Layer:
+    def neuron(self, shape: tuple[int, ...], kind: str = "") -> NetworkLayer:
         """Return a population."""
         kind, choice = kind or self.cell.node, self.cell.parameter
         decay = REGIMES[self.cell.regime]
@@ -192,72 +199,138 @@ class _Draw:
             values["v_leak"] = np.full(shape, 0.25, np.float32)
         if choice == "v_reset":
             values["v_reset"] = np.full(shape, -0.25, np.float32)
-        return Layer(type=kind, shape=shape, parameters=values, reset=self.cell.reset or "zero")
+        return NetworkLayer(
+            type=kind, shape=shape, parameters=values, reset=self.cell.reset or "zero"
+        )
 
-    def affine(self, inputs: int, neuron: Layer) -> Layer:
+    def affine(self, inputs: int, neuron: NetworkLayer) -> NetworkLayer:
         """Return weights and a bias that make a population fire, but not always."""
         outputs = neuron.shape[0]
         drive = self._drive(neuron)
         weight = self.rng.normal(0.15, 0.6, (outputs, inputs)) * (4 / inputs) ** 0.5 * drive
         bias = self.rng.uniform(-0.05, 0.05, outputs) * drive
         values = {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
-        return Layer(type="Affine", shape=(outputs,), parameters=values)
+        return NetworkLayer(type="Affine", shape=(outputs,), parameters=values)
 
-    def _drive(self, neuron: Layer) -> float:
+    def _drive(self, neuron: NetworkLayer) -> float:
         """Return the factor of weights that makes up for the gain of a population."""
         gain = float(np.mean(neuron.parameters["gain"]))
         if neuron.type.startswith("Cuba"):
             rest = 1 - float(np.mean(neuron.parameters["current_decay"]))
             gain *= float(np.mean(neuron.parameters["current_gain"])) / rest
-        return self.strength / gain
+        return self.strength / gain * (3 if self.cell.parameter == "strong input" else 1)
 
-    def recurrent(self, neuron: Layer) -> Layer:
+    @property
+    def last_neuron(self) -> str:
+        """Type of the neurons behind the node in question."""
+        return self.cell.topology.rpartition(" and ")[2]
+
+    def recurrent(self, neuron: NetworkLayer) -> NetworkLayer:
         """Return the population with weights to itself."""
         size = neuron.shape[0]
         weight = self.rng.normal(0, 0.3, (size, size)) * self._drive(neuron)
         return dataclasses.replace(neuron, recurrent=weight.astype(np.float32))
 
 
-def _one_layer(draw: _Draw) -> Network:
+def _one_layer(draw: _Draw) -> NetworkSpec:
     neuron = draw.neuron((SIZE,))
-    return Network(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
+    return NetworkSpec(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
 
 
-def _one_neuron(draw: _Draw) -> Network:
+def _one_neuron(draw: _Draw) -> NetworkSpec:
     neuron = draw.neuron((1,))
-    return Network(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
+    return NetworkSpec(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
 
 
-def _two_layers(draw: _Draw) -> Network:
+def _two_layers(draw: _Draw) -> NetworkSpec:
     first, second = draw.neuron((SIZE,)), draw.neuron((3,))
     layers = (draw.affine(INPUTS, first), first, draw.affine(SIZE, second), second)
-    return Network(shape=(INPUTS,), layers=layers)
+    return NetworkSpec(shape=(INPUTS,), layers=layers)
 
 
-def _recurrent(draw: _Draw) -> Network:
+def _recurrent(draw: _Draw) -> NetworkSpec:
     neuron = draw.recurrent(draw.neuron((SIZE,)))
-    return Network(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
+    return NetworkSpec(shape=(INPUTS,), layers=(draw.affine(INPUTS, neuron), neuron))
 
 
-def _skip(draw: _Draw) -> Network:
+def _skip(draw: _Draw) -> NetworkSpec:
     """Return two layers, the second of which also receives the weights of the first."""
     first, second = draw.neuron((SIZE,)), draw.neuron((SIZE,))
     layers = (draw.affine(INPUTS, first), first, draw.affine(SIZE, second), second)
-    return Network(shape=(INPUTS,), layers=layers, skips=((0, 3),))
+    return NetworkSpec(shape=(INPUTS,), layers=layers, skips=((0, 3),))
 
 
-def _spatial(draw: _Draw) -> Network:
-    """Return a convolution, a pool or a Flatten of images, with LIF neurons behind."""
-    kind, settings = _SPATIAL[draw.cell.node]
+def _skip_from_input(draw: _Draw) -> NetworkSpec:
+    """Return two layers, the second of which also receives the input."""
+    first, second = draw.neuron((SIZE,)), draw.neuron((SIZE,))
+    layers = (draw.affine(SIZE, first), first, draw.affine(SIZE, second), second)
+    return NetworkSpec(shape=(SIZE,), layers=layers, skips=((-1, 2),))
+
+
+def _between(draw: _Draw) -> NetworkSpec:
+    """Return weights and neurons with a Scale or a Delay between them, or without a bias."""
+    neuron = draw.neuron((SIZE,), draw.last_neuron)
+    affine = draw.affine(INPUTS, neuron)
+    if draw.cell.node == "Linear":
+        values = {"weight": affine.parameters["weight"]}
+        linear = NetworkLayer(type="Linear", shape=affine.shape, parameters=values)
+        return NetworkSpec(shape=(INPUTS,), layers=(linear, neuron))
+    if draw.cell.node == "Scale":
+        values = {"scale": draw.rng.uniform(0.5, 1.5, SIZE).astype(np.float32)}
+    else:
+        values = {"steps": np.arange(SIZE) % 4}
+    layer = NetworkLayer(type=draw.cell.node, shape=(SIZE,), parameters=values)
+    return NetworkSpec(shape=(INPUTS,), layers=(affine, layer, neuron))
+
+
+def _threshold(draw: _Draw) -> NetworkSpec:
+    """Return a readout whose membrane potentials become spikes."""
+    readout = draw.neuron((SIZE,), "LI")
+    values = {"threshold": np.asarray(readout.parameters["v_threshold"])}
+    threshold = NetworkLayer(type="Threshold", shape=(SIZE,), parameters=values)
+    layers = (draw.affine(INPUTS, readout), readout, threshold)
+    return NetworkSpec(shape=(INPUTS,), layers=layers)
+
+
+def _conv1d(draw: _Draw) -> NetworkSpec:
+    weight = draw.rng.normal(0.2, 0.5, (3, CHANNELS, 3)) * draw.strength
+    values = {
+        "input_shape": np.array(2 * SIDE),
+        "weight": weight.astype(np.float32),
+        "bias": draw.rng.uniform(-0.05, 0.05, 3).astype(np.float32),
+        "stride": np.array([2]),
+        "padding": np.array([1]),
+        "dilation": np.array([1]),
+        "groups": np.array(1),
+    }
+    layer = NetworkLayer(type="Conv1d", shape=(3, SIDE), parameters=values)
+    neuron = draw.neuron(layer.shape, draw.last_neuron)
+    return NetworkSpec(shape=(CHANNELS, 2 * SIDE), layers=(layer, neuron))
+
+
+def _convolved(draw: _Draw) -> NetworkSpec:
+    """Return a convolution that keeps the size of the image, and a network of images behind it."""
+    network = _spatial(draw)
+    channels, side = network.shape[:2]
+    weight = draw.rng.normal(0.1, 0.5, (channels, channels, 3, 3))
+    values = {"weight": weight.astype(np.float32), "bias": np.zeros(channels, np.float32)}
+    values |= {"input_shape": np.array([side, side])} | _as_arrays(_convolution(padding=1)[1])
+    layer = NetworkLayer(type="Conv2d", shape=network.shape, parameters=values)
+    return dataclasses.replace(network, layers=(layer, *network.layers))
+
+
+def _spatial(draw: _Draw) -> NetworkSpec:
+    """Return a convolution, a pool or a Flatten of images, with neurons behind."""
+    kind, settings = _SPATIAL[draw.cell.node.partition(" behind ")[0]]
     # Behind a padded pool an odd side is rounded up, as XLA's SAME does.
     side = SIDE - 1 if kind.endswith("Pool2d") and settings["padding"] else SIDE
     shape = (CHANNELS, side, side)
     if kind == "Flatten":
         size = int(np.prod(shape))
         values = {"input_type": np.array(shape), "start_dim": np.array(0), "end_dim": np.array(-1)}
-        flatten = Layer(type=kind, shape=(size,), parameters=values)
-        neuron = draw.neuron((3,), "LIF")
-        return Network(shape=shape, layers=(flatten, draw.affine(size, neuron), neuron))
+        flatten = NetworkLayer(type=kind, shape=(size,), parameters=values)
+        neuron = draw.neuron((3,), draw.last_neuron)
+        return NetworkSpec(shape=shape, layers=(flatten, draw.affine(size, neuron), neuron))
     if kind == "Conv2d":
         groups = settings["groups"]
         weight = draw.rng.normal(0.1, 0.5, (4, CHANNELS // groups, 3, 3)) * draw.strength
@@ -268,8 +341,10 @@ def _spatial(draw: _Draw) -> Network:
     else:
         values = _as_arrays({"kernel_size": 2})
         channels, out = CHANNELS, _after(side, 2, settings)
-    layer = Layer(type=kind, shape=(channels, out, out), parameters=values | _as_arrays(settings))
-    return Network(shape=shape, layers=(layer, draw.neuron(layer.shape, "LIF")))
+    layer = NetworkLayer(
+        type=kind, shape=(channels, out, out), parameters=values | _as_arrays(settings)
+    )
+    return NetworkSpec(shape=shape, layers=(layer, draw.neuron(layer.shape, draw.last_neuron)))
 
 
 def _after(side: int, kernel: int, settings: Mapping[str, int]) -> int:
@@ -302,11 +377,30 @@ _SPATIAL: Mapping[str, tuple[str, dict[str, int]]] = {
     "SumPool2d with padding": ("SumPool2d", {"stride": 2, "padding": 1}),
     "Flatten": ("Flatten", {}),
 }
-_TOPOLOGIES = {
+#: Networks with another node before neurons -> function that draws them.
+_BEFORE_NEURONS = {
+    f"{node} and {neuron}": topology
+    for node, topology in {
+        "Linear": _between,
+        "Scale": _between,
+        "Delay": _between,
+        "Conv1d": _conv1d,
+        **dict.fromkeys(_SPATIAL, _spatial),
+        "AvgPool2d behind Conv2d": _convolved,
+        "Flatten behind Conv2d": _convolved,
+    }.items()
+    for neuron in ("LIF", "IF")
+}
+_TOPOLOGIES: Mapping[str, Callable[[_Draw], NetworkSpec]] = {
     "one layer": _one_layer,
     "one neuron": _one_neuron,
     "two layers": _two_layers,
     "recurrent": _recurrent,
     "skip": _skip,
-    **{f"{name} and LIF": _spatial for name in _SPATIAL},
+    "skip from the input": _skip_from_input,
+    "subgraph": lambda draw: dataclasses.replace(_one_layer(draw), is_nested=True),
+    "recurrent subgraph": lambda draw: dataclasses.replace(_recurrent(draw), is_nested=True),
+    "other names": lambda draw: dataclasses.replace(_two_layers(draw), is_renamed=True),
+    "Threshold": _threshold,
+    **_BEFORE_NEURONS,
 }

@@ -6,19 +6,29 @@ import ast
 import contextlib
 import io
 import itertools
+import linecache
 import logging
+import re
+import signal
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxsnn.conformance.adapter import Adapter
-from jaxsnn.conformance.reference import MEANINGS, Convention, Run, conventions, run_reference
+from jaxsnn.conformance.reference import (
+    MEANINGS,
+    Convention,
+    ReferenceRun,
+    conventions,
+    run_reference,
+)
 from jaxsnn.errors import JaxsnnError, first_line
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.model.graph import Graph
@@ -28,10 +38,10 @@ VerdictName = Literal["pass", "wrong", "refused", "crash", "not applicable"]
 VERDICTS: tuple[VerdictName, ...] = ("pass", "wrong", "refused", "crash", "not applicable")
 #: Largest relative root mean square error of a readout.
 MEMBRANE_TOLERANCE = 1e-4
+#: Numbers, lists of numbers and shapes in messages.
+_NUMBERS = re.compile(r"\d[\d., x]*")
 #: Smallest share of time steps and samples that rounding in float32 leaves decided.
 _DECIDED = 0.5
-#: Number of decisions in a convention.
-_FIELDS = len(MEANINGS)
 #: Values that an importer assumes for a parameter that it does not read.
 _IGNORED: Mapping[str, float] = {
     "r": 1,
@@ -56,21 +66,34 @@ class Answer:
         convention: the convention that explains the outputs, the closest to the literal reading.
         exported: of a round trip, the convention that explains the module and its file, if the
             importer follows another.
+        diagnosis: change of the file that explains wrong outputs.
         warning: what the framework printed or logged.
-        expected: outputs of the literal reading, (time, batch, *shape), if there are any.
-        got: outputs of the framework.
+        stage: the method of the adapter that fails, or whose result is wrong: "build", "run", "export"
+            or "import".
+        file: nir.NIRGraph that the exporter wrote or that the importer read.
+        expected: outputs that the file has under the closest convention, (time, batch, *shape).
+        actual: outputs of the framework.
     """
 
     verdict: VerdictName
     reason: str = ""
     convention: Convention | None = None
     exported: Convention | None = None
+    diagnosis: Diagnosis | None = None
     warning: str = ""
+    stage: str = ""
+    file: Any = None
     expected: np.ndarray | None = None
-    got: np.ndarray | None = None
+    actual: np.ndarray | None = None
+
+    @property
+    def cause(self) -> str:
+        """The reason without the numbers of this network: failures with equal causes are the same fault."""
+        reason = self.reason if self.diagnosis is None else self.diagnosis.cause
+        return f"{self.stage}: {re.sub(_NUMBERS, 'N', reason)}"
 
 
-class Failure(Exception):
+class FrameworkError(Exception):
     """An error of the framework, with the answer that follows from it."""
 
     def __init__(self, answer: Answer) -> None:
@@ -78,7 +101,7 @@ class Failure(Exception):
         self.answer = answer
 
     @classmethod
-    def of(cls, error: Exception, stage: str, adapter: Adapter) -> Failure:
+    def of(cls, error: Exception, stage: str, adapter: Adapter) -> FrameworkError:
         """Return the failure for an exception.
 
         It is a refusal if a `raise` or `assert` in the framework's own code, or in nirtorch, raised it;
@@ -89,32 +112,30 @@ class Failure(Exception):
         is_own = not packages.isdisjoint(Path(frame.filename).parts)
         on_purpose = isinstance(error, NotImplementedError) or (is_own and _raises(frame))
         reason = f"{stage}: {type(error).__name__}: {first_line(error)}"
-        return cls(Answer(verdict="refused" if on_purpose else "crash", reason=reason))
+        verdict = "refused" if on_purpose else "crash"
+        return cls(Answer(verdict=verdict, reason=reason, stage=stage))
 
 
 def _raises(frame: traceback.FrameSummary) -> bool:
     """Return whether the statement of a frame is a `raise` or an `assert`."""
     try:
-        tree = ast.parse(Path(frame.filename).read_bytes())
-    except (OSError, SyntaxError):
+        tree = ast.parse("".join(linecache.getlines(frame.filename)))
+    except SyntaxError:
         return False
     line = frame.lineno or 0
-    statements = [
-        node
+    return any(
+        isinstance(node, ast.Raise | ast.Assert) and node.lineno <= line <= (node.end_lineno or 0)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Raise | ast.Assert)
-        and node.lineno <= line <= (node.end_lineno or 0)
-    ]
-    return bool(statements)
+    )
 
 
-class Log:
+class CallLog:
     """What a framework prints and logs while it is called."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
 
-    def noted(self, answer: Answer) -> Answer:
+    def with_warning(self, answer: Answer) -> Answer:
         """Return an answer with the first warning of the log."""
         lines = [line.strip() for line in self.stream.getvalue().splitlines()]
         warning = next((line for line in lines if "warning" in line.lower()), "")
@@ -122,9 +143,9 @@ class Log:
 
 
 @contextlib.contextmanager
-def calling(adapter: Adapter) -> Iterator[Log]:
+def capture_output() -> Iterator[CallLog]:
     """Collect what a framework prints, warns and logs while the context lasts."""
-    log = Log()
+    log = CallLog()
     handler = logging.StreamHandler(log.stream)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -143,17 +164,46 @@ def calling(adapter: Adapter) -> Iterator[Log]:
         root.removeHandler(handler)
 
 
-def read_written(written: Any) -> Graph:
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError if the context lasts longer.
+
+    Only the main thread can be interrupted, and not on Windows; elsewhere there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError(f"no result after {seconds:g} s")
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def parse_exported(written: Any) -> Graph:
     """Return what an exporter wrote as a graph.
 
     Raises:
-        Failure: the graph is invalid, the shape of a population differs from that of its input, or nir
+        FrameworkError: the graph is invalid, the shape of a population differs from that of its input, or nir
             cannot write or read the file.
     """
     try:
+        write_and_read(written)
+    except Exception as error:
+        reason = f"file: {type(error).__name__}: {first_line(error)}"
+        raise FrameworkError(Answer(verdict="wrong", reason=reason, stage="export")) from error
+    try:
         graph = parse(written, dialect="nir", time_unit="s")
     except JaxsnnError as error:
-        raise Failure(Answer(verdict="wrong", reason=f"file: {error.problem.message}")) from error
+        raise FrameworkError(
+            Answer(verdict="wrong", reason=f"file: {error.problem.message}", stage="export")
+        ) from error
     for name, (inward, _) in shapes(graph).items():
         node = graph.nodes[name]
         for parameter in node.traits.parameters if node.traits.state else ():
@@ -164,94 +214,181 @@ def read_written(written: Any) -> Graph:
                 f"file: {parameter.name} of '{name}' ({node.type}) has shape {np.shape(value)}, and "
                 f"the input of the node has shape {inward}"
             )
-            raise Failure(Answer(verdict="wrong", reason=reason))
-    try:
-        through_file(written)
-    except Exception as error:
-        reason = f"file: {type(error).__name__}: {first_line(error)}"
-        raise Failure(Answer(verdict="wrong", reason=reason)) from error
+            raise FrameworkError(Answer(verdict="wrong", reason=reason, stage="export"))
     return graph
 
 
-def through_file(graph: Any) -> Any:
-    """Return a nir.NIRGraph as nir reads it from the file that nir writes for it."""
+def write_and_read(graph: Any, *, reverse: bool = False) -> Any:
+    """Return a nir.NIRGraph as nir reads it from the file that nir writes for it.
+
+    Args:
+        graph: the graph.
+        reverse: whether its edges, whose order has no meaning, are in descending order of their names
+            instead of ascending order.
+    """
     import nir
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.nir"
         nir.write(path, graph)
-        return nir.read(path)
+        graph = nir.read(path)
+    sort_edges(graph, reverse=reverse)
+    return graph
 
 
-def explain(graph: Graph, x: np.ndarray, got: np.ndarray, dt: float) -> Answer:
+def sort_edges(graph: Any, *, reverse: bool) -> None:
+    """Sort the edges of a nir.NIRGraph, and of graphs in it, by names."""
+    graph.edges = sorted(graph.edges, reverse=reverse)
+    for node in graph.nodes.values():
+        if hasattr(node, "edges"):
+            sort_edges(node, reverse=reverse)
+
+
+def explain(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Answer:
     """Return whether a convention explains the outputs of a framework for a graph.
 
     Args:
         graph: the network, in the literal reading.
         x: inputs (time, batch, *shape).
-        got: outputs of the framework (time, batch, *shape).
+        actual: outputs of the framework (time, batch, *shape).
         dt: length of a time step.
     """
-    literal = run_reference(graph, x, dt, Convention())
-    if convention := _explaining(graph, x, got, dt, _FIELDS):
-        return Answer(verdict="pass", convention=convention, expected=literal.output, got=got)
-    reason = _diagnosis(graph, x, got, dt) or _difference(literal, got)
-    return Answer(verdict="wrong", reason=reason, expected=literal.output, got=got)
+    if convention := _find_convention(graph, x, actual, dt):
+        expected = run_reference(graph, x, dt, Convention()).output
+        return Answer(verdict="pass", convention=convention, expected=expected, actual=actual)
+    return _wrong(graph, x, actual, dt, _diagnose(graph, x, actual, dt))
 
 
-def _agrees(reference: Run, got: np.ndarray) -> bool:
+def confirm(
+    diagnosis: Diagnosis | None, graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float
+) -> Answer:
+    """Return "wrong" if outputs are wrong for the same reason as those of another network, else "pass".
+
+    It is stricter than `explain`: steps that rounding leaves undecided are not held against the
+    framework, however many there are.
+
+    Args:
+        diagnosis: diagnosis of the other network; None: it has none.
+        graph, x, actual, dt: as in `explain`.
+    """
+    is_same = diagnosis is None or diagnosis.explains(graph, x, actual, dt)
+    if not is_same or _find_convention(graph, x, actual, dt, min_decided=0.0):
+        return Answer(verdict="pass", actual=actual)
+    return _wrong(graph, x, actual, dt, diagnosis)
+
+
+def _wrong(
+    graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float, diagnosis: Diagnosis | None
+) -> Answer:
+    convention = Convention() if diagnosis is None else diagnosis.convention
+    reference = run_reference(graph, x, dt, convention)
+    reason = _difference(reference, actual) if diagnosis is None else str(diagnosis)
+    return Answer(
+        verdict="wrong",
+        reason=reason,
+        diagnosis=diagnosis,
+        expected=reference.output,
+        actual=actual,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """A change of a file that explains outputs which the file itself does not explain.
+
+    Attributes:
+        ignored: parameters that have the values that an importer assumes without reading them.
+        time_factor: factor of the time constants.
+        convention: the convention under which the changed file has the outputs.
+    """
+
+    ignored: tuple[str, ...] = ()
+    time_factor: float = 1.0
+    convention: Convention = field(default_factory=Convention)
+
+    @property
+    def cause(self) -> str:
+        """The change, without the convention."""
+        if self.ignored:
+            values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in self.ignored)
+            return f"the outputs are those of a file with {values}"
+        factor = f"{self.time_factor:g}"
+        return f"the outputs are those of a file whose time constants are multiplied by {factor}"
+
+    def __str__(self) -> str:
+        """Return the change and the convention."""
+        return f"{self.cause} ({self.convention})"
+
+    def explains(self, graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> bool:
+        """Return whether a graph with the same change has the outputs, under the same convention."""
+        changed = _without_parameters(graph, self.ignored)
+        if changed is None:
+            return False
+        dt /= self.time_factor
+        return _agrees(run_reference(changed, x, dt, self.convention), actual, _DECIDED)
+
+
+def _agrees(reference: ReferenceRun, actual: np.ndarray, min_decided: float) -> bool:
     """Return whether outputs are the same, as far as rounding in float32 leaves them decided."""
-    if reference.output.shape != got.shape:
+    if reference.output.shape != actual.shape:
         return False
     mask = reference.decided
-    if mask.mean() < _DECIDED:
+    if mask.mean() < min_decided:
         return False
-    expected, actual = reference.output[mask], np.asarray(got, float)[mask]
+    expected, decided = reference.output[mask], np.asarray(actual, float)[mask]
     if reference.spiking:
-        return np.array_equal(expected, actual)
-    error = np.sqrt(np.mean((expected - actual) ** 2))
-    return bool(error <= MEMBRANE_TOLERANCE * np.sqrt(np.mean(expected**2)))
+        return np.array_equal(expected, decided)
+    error = np.sum((expected - decided) ** 2)
+    # A convention under which membrane potentials overflow explains nothing.
+    return bool(np.isfinite(error)) and bool(error <= MEMBRANE_TOLERANCE**2 * np.sum(expected**2))
 
 
-def _diagnosis(graph: Graph, x: np.ndarray, got: np.ndarray, dt: float) -> str:
-    """Return which parameter has to be ignored for the outputs to follow; "" if there is none."""
-    candidates = [((name,), _ignoring(graph, (name,))) for name in _IGNORED]
-    candidates += [
-        (names, _ignoring(graph, names)) for names in itertools.combinations(_IGNORED, 2)
-    ]
-    for names, changed in candidates:
-        values = " and ".join(f"{name} = {_IGNORED[name]:g}" for name in names)
-        most = _FIELDS if len(names) == 1 else 2
-        if changed is not None and (convention := _explaining(changed, x, got, dt, most)):
-            return f"the outputs are those of a file with {values} ({convention})"
+def _diagnose(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Diagnosis | None:
+    """Return the smallest change of a file that explains the outputs, or None."""
+    subsets = [*((name,) for name in _IGNORED), *itertools.combinations(_IGNORED, 2)]
+    for ignored in subsets:
+        changed = _without_parameters(graph, ignored)
+        max_differences = len(MEANINGS) if len(ignored) == 1 else 2
+        if changed is not None and (
+            convention := _find_convention(changed, x, actual, dt, max_differences)
+        ):
+            return Diagnosis(ignored=ignored, convention=convention)
     for factor in (dt, 1 / dt) if dt != 1 else ():
-        if convention := _explaining(graph, x, got, dt / factor, _FIELDS):
-            return f"the outputs are those of a file whose time constants are multiplied by {factor:g} ({convention})"
-    return ""
+        if convention := _find_convention(graph, x, actual, dt / factor):
+            return Diagnosis(time_factor=factor, convention=convention)
+    return None
 
 
-def _explaining(
-    graph: Graph, x: np.ndarray, got: np.ndarray, dt: float, most: int
+def _find_convention(
+    graph: Graph,
+    x: np.ndarray,
+    actual: np.ndarray,
+    dt: float,
+    max_differences: int = len(MEANINGS),
+    min_decided: float = _DECIDED,
 ) -> Convention | None:
-    """Return the convention with at most `most` differences from the literal reading that explains the
-    outputs, or None.
+    """Return the closest convention to the literal reading that explains the outputs, or None.
+
+    Args:
+        max_differences: number of differences from the literal reading up to which conventions are tried.
+        min_decided: smallest share of the outputs that rounding has to leave decided.
     """
     for convention in conventions(graph):
-        if len(convention.differences) > most:
+        if len(convention.differences) > max_differences:
             return None
         try:
-            if _agrees(run_reference(graph, x, dt, convention), got):
+            if _agrees(run_reference(graph, x, dt, convention), actual, min_decided):
                 return convention
         except ValueError:  # shapes that no longer match
             return None
     return None
 
 
-def _ignoring(graph: Graph, names: Sequence[str]) -> Graph | None:
+def _without_parameters(graph: Graph, ignored: Sequence[str]) -> Graph | None:
     """Return a graph whose nodes have the values that an importer assumes for some parameters; None if
     one of the parameters is absent, or has these values.
     """
-    for name in names:
+    for name in ignored:
         changed = {}
         for key, node in graph.nodes.items():
             value = node.parameters.get(name)
@@ -264,15 +401,13 @@ def _ignoring(graph: Graph, names: Sequence[str]) -> Graph | None:
     return graph
 
 
-def _difference(reference: Run, got: np.ndarray) -> str:
+def _difference(reference: ReferenceRun, actual: np.ndarray) -> str:
     """Return how outputs differ from the literal reading."""
-    if reference.output.shape != got.shape:
-        return (
-            f"the output has shape {got.shape[2:]}, and the file says {reference.output.shape[2:]}"
-        )
+    if reference.output.shape != actual.shape:
+        return f"the output has shape {actual.shape[2:]}, and the file says {reference.output.shape[2:]}"
     if not reference.spiking:
         scale = np.sqrt(np.mean(reference.output**2))
-        error = np.sqrt(np.mean((reference.output - got) ** 2)) / scale
+        error = np.sqrt(np.mean((reference.output - actual) ** 2)) / scale
         return f"no convention explains the membrane potentials; relative error {error:.2g}"
-    different = int((reference.output != got).any(axis=0).sum())
-    return f"no convention explains the spikes; {different} of {got[0].size} trains differ from the literal reading"
+    different = int((reference.output != actual).any(axis=0).sum())
+    return f"no convention explains the spikes; {different} of {actual[0].size} trains differ from the literal reading"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from jaxsnn.conformance.suite import ConformanceReport, Outcome
+from jaxsnn.conformance.suite import CellOutcome, ConformanceReport
 
 
 def as_dict(report: ConformanceReport) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def as_dict(report: ConformanceReport) -> dict[str, Any]:
     }
 
 
-def _cell(outcome: Outcome) -> dict[str, Any]:
+def _cell(outcome: CellOutcome) -> dict[str, Any]:
     cell, answer = outcome.cell, outcome.answer
     entry: dict[str, Any] = {
         "name": cell.name,
@@ -42,7 +42,7 @@ def _cell(outcome: Outcome) -> dict[str, Any]:
 def as_text(report: ConformanceReport) -> str:
     """Return a table of verdicts by role and node, then what is wrong or crashes."""
     lines = [f"{report.framework} {report.version}"]
-    rows: dict[tuple[str, str], list[Outcome]] = {}
+    rows: dict[tuple[str, str], list[CellOutcome]] = {}
     for outcome in report.outcomes:
         rows.setdefault((outcome.cell.role, outcome.cell.node), []).append(outcome)
     for (role, node), outcomes in rows.items():

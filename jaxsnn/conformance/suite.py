@@ -1,31 +1,20 @@
-"""Asking the cells: what a framework computes, what its files say, and the verdict."""
+"""Running the cells of the table, and reducing what fails."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from jaxsnn.conformance.adapter import Adapter, NotApplicableError
+from jaxsnn.conformance.adapter import Adapter
 from jaxsnn.conformance.cells import ROLES, Cell, Role, cells
-from jaxsnn.conformance.comparison import (
-    VERDICTS,
-    Answer,
-    Failure,
-    VerdictName,
-    calling,
-    explain,
-    read_written,
-    through_file,
-)
-from jaxsnn.conformance.networks import Network, graph_of
-from jaxsnn.errors import first_line
-from jaxsnn.nir.graphs.export import export
-from jaxsnn.nir.model.graph import Graph
+from jaxsnn.conformance.checking import check_network
+from jaxsnn.conformance.comparison import VERDICTS, Answer
+from jaxsnn.conformance.networks import NetworkSpec
+from jaxsnn.conformance.shrinking import shrink
 
 #: Time steps and samples of a run.
 STEPS, BATCH = 40, 4
@@ -35,7 +24,7 @@ _ATTEMPTS, _ACTIVE = ((0, 1.0), (0, 0.2), (0, 5.0), (1, 1.0), (2, 1.0)), (0.02, 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class CellOutcome:
     """One cell, what was run, and the answer.
 
     Attributes:
@@ -46,9 +35,22 @@ class Outcome:
     """
 
     cell: Cell
-    network: Network
+    network: NetworkSpec
     x: np.ndarray
     answer: Answer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Failure:
+    """One fault of a framework.
+
+    Attributes:
+        cells: names of the cells that show it.
+        smallest: the smallest network that shows it, derived from that of the first cell.
+    """
+
+    cells: tuple[str, ...]
+    smallest: CellOutcome
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,14 +60,16 @@ class ConformanceReport:
     Attributes:
         framework, version: name and version of the framework.
         outcomes: answers in the order of the cells.
+        failures: faults behind the answers "wrong" and "crash"; empty if they were not reduced.
     """
 
     framework: str
     version: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[CellOutcome, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
-    def counts(self) -> dict[VerdictName, int]:
+    def counts(self) -> dict[str, int]:
         """Number of answers by verdict."""
         verdicts = [outcome.answer.verdict for outcome in self.outcomes]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
@@ -82,29 +86,52 @@ def run(
     roles: Sequence[Role] = ROLES,
     full: bool = False,
     only: str = "",
-    progress: Callable[[Outcome], None] | None = None,
+    reduce: bool = True,
+    progress: Callable[[CellOutcome], None] | None = None,
 ) -> ConformanceReport:
-    """Ask all cells.
+    """Run all cells.
 
     Args:
         adapter: access to the framework.
         roles: what is tested.
-        full: whether to ask the cells of complete runs, too.
-        only: part of the names of the cells to ask.
+        full: whether to run the cells of complete runs, too.
+        only: part of the names of the cells to run.
+        reduce: whether to look for the smallest network that shows each fault.
         progress: called with each outcome.
     """
     outcomes = []
     for cell in cells(adapter.resets, full=full):
         if cell.role not in roles or only not in cell.name:
             continue
-        outcomes.append(ask(adapter, cell))
+        outcomes.append(run_cell(adapter, cell))
         if progress is not None:
             progress(outcomes[-1])
-    version = importlib.metadata.version(adapter.distribution)
-    return ConformanceReport(framework=adapter.name, version=version, outcomes=tuple(outcomes))
+    return ConformanceReport(
+        framework=adapter.name,
+        version=importlib.metadata.version(adapter.distribution),
+        outcomes=tuple(outcomes),
+        failures=tuple(_failures(adapter, outcomes)) if reduce else (),
+    )
 
 
-def ask(adapter: Adapter, cell: Cell, seed: int = 0) -> Outcome:
+def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome]) -> Iterator[Failure]:
+    """Yield the faults: cells that fail for the same reason show the same one."""
+    groups: dict[tuple[str, ...], list[CellOutcome]] = {}
+    for outcome in outcomes:
+        cell, answer = outcome.cell, outcome.answer
+        if answer.verdict in ("wrong", "crash"):
+            key = (answer.verdict, answer.cause)
+            if answer.verdict == "wrong" and answer.diagnosis is None:
+                key += (cell.role, cell.node, cell.topology)
+            groups.setdefault(key, []).append(outcome)
+    for group in groups.values():
+        first = group[0]
+        network, x, answer = shrink(adapter, first.cell.role, first.network, first.x, first.answer)
+        smallest = dataclasses.replace(first, network=network, x=x, answer=answer)
+        yield Failure(cells=tuple(outcome.cell.name for outcome in group), smallest=smallest)
+
+
+def run_cell(adapter: Adapter, cell: Cell, seed: int = 0) -> CellOutcome:
     """Ask one cell, with the first network for which the framework or the literal reading fires neither
     never nor always; without one, with the first network whose verdict is not "pass".
     """
@@ -112,9 +139,9 @@ def ask(adapter: Adapter, cell: Cell, seed: int = 0) -> Outcome:
     for number, strength in _ATTEMPTS:
         network = cell.network(seed + number, strength)
         x = inputs_of(network, seed + number)
-        answer = ask_network(adapter, cell.role, network, x)
-        outcomes.append(Outcome(cell=cell, network=network, x=x, answer=answer))
-        if answer.got is None or any(map(_is_informative, (answer.got, answer.expected))):
+        answer = check_network(adapter, cell.role, network, x)
+        outcomes.append(CellOutcome(cell=cell, network=network, x=x, answer=answer))
+        if answer.actual is None or any(map(_is_informative, (answer.actual, answer.expected))):
             return outcomes[-1]
     return min(outcomes, key=lambda outcome: outcome.answer.verdict == "pass")
 
@@ -126,66 +153,7 @@ def _is_informative(y: np.ndarray | None) -> bool:
     return not np.isin(y, (0, 1)).all() or bool(_ACTIVE[0] <= y.mean() <= _ACTIVE[1])
 
 
-def inputs_of(network: Network, seed: int) -> np.ndarray:
+def inputs_of(network: NetworkSpec, seed: int) -> np.ndarray:
     """Return random input spikes, (time, batch, *shape)."""
     rng = np.random.default_rng([seed, 1])
     return (rng.random((STEPS, BATCH, *network.shape)) < 0.4).astype(np.float32)
-
-
-def ask_network(adapter: Adapter, role: Role, network: Network, x: np.ndarray) -> Answer:
-    """Return what a framework does with one network.
-
-    Args:
-        adapter: access to the framework.
-        role: "export": what the exporter writes for a module, run by the reference, is compared with
-            the module. "import": what the importer makes of a file is compared with the file, run by
-            the reference. "round trip": what the importer makes of an exported module is compared
-            with the module, if no convention explains both.
-        network: the network.
-        x: inputs (time, batch, *shape).
-    """
-    try:
-        with calling(adapter) as log:
-            literal = graph_of(network, adapter.dt)
-            file = _as_nir(literal)
-            if role == "import":
-                return log.noted(_ask_importer(adapter, literal, file, x))
-            module = _stage("build", lambda: adapter.build(network), adapter)
-            expected = _stage("run", lambda: adapter.run(module, x), adapter)
-            written = _stage("export", lambda: adapter.export(module, network), adapter)
-            graph = read_written(written)
-            exported = explain(graph, x, expected, adapter.dt)
-            if role == "export" or exported.verdict != "pass":
-                return log.noted(exported)
-            imported = _ask_importer(adapter, graph, written, x)
-            if imported.got is not None and np.array_equal(imported.got, expected):
-                return log.noted(Answer(verdict="pass", expected=expected, got=imported.got))
-            return log.noted(dataclasses.replace(imported, exported=exported.convention))
-    except NotApplicableError as error:
-        return Answer(verdict="not applicable", reason=str(error))
-    except Failure as failure:
-        return failure.answer
-
-
-def _as_nir(graph: Graph) -> Any:
-    """Return a graph as nir reads it; what nir itself rejects tells nothing about a framework."""
-    try:
-        return through_file(export(graph))
-    except Exception as error:
-        raise NotApplicableError(f"nir rejects this network: {first_line(error)}") from error
-
-
-def _ask_importer(adapter: Adapter, graph: Any, written: Any, x: np.ndarray) -> Answer:
-    imported = _stage("import", lambda: adapter.import_graph(written), adapter)
-    got = _stage("run", lambda: adapter.run(imported, x), adapter)
-    return explain(graph, x, got, adapter.dt)
-
-
-def _stage(stage: str, action: Callable[[], Any], adapter: Adapter) -> Any:
-    """Return the result of one call of an adapter."""
-    try:
-        return action()
-    except NotApplicableError:
-        raise
-    except Exception as error:
-        raise Failure.of(error, stage, adapter) from error

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.conformance.adapter import NotApplicableError
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 
 
-def built_chain(network: Network, neuron: Callable[[Layer], Any]) -> list[Any]:
+def built_chain(network: NetworkSpec, neuron: Callable[[NetworkLayer], Any]) -> list[Any]:
     """Return the layers of a network as modules of PyTorch.
 
     Args:
@@ -30,7 +30,7 @@ def built_chain(network: Network, neuron: Callable[[Layer], Any]) -> list[Any]:
     ]
 
 
-def torch_layer(layer: Layer, shape: tuple[int, ...]) -> Any:
+def torch_layer(layer: NetworkLayer, shape: tuple[int, ...]) -> Any:
     """Return a layer without a state as a module of PyTorch, for inputs of a shape.
 
     Raises:
@@ -43,12 +43,20 @@ def torch_layer(layer: Layer, shape: tuple[int, ...]) -> Any:
         module = torch.nn.Linear(shape[0], layer.shape[0], bias=layer.type == "Affine")
     elif layer.type == "Conv2d":
         weight = np.asarray(values["weight"])
-        settings = {name: _pair(values[name]) for name in ("stride", "padding", "dilation")}
+        settings: dict[str, Any] = {
+            name: _pair(values[name]) for name in ("stride", "padding", "dilation")
+        }
         module = torch.nn.Conv2d(
             shape[0], weight.shape[0], weight.shape[2:], groups=int(values["groups"]), **settings
         )
+    elif layer.type == "Conv1d":
+        weight = np.asarray(values["weight"])
+        settings = {name: int(values[name][0]) for name in ("stride", "padding", "dilation")}
+        module = torch.nn.Conv1d(shape[0], weight.shape[0], weight.shape[2], **settings)
     elif layer.type == "AvgPool2d":
-        settings = {name: _pair(values[name]) for name in ("kernel_size", "stride", "padding")}
+        settings: dict[str, Any] = {
+            name: _pair(values[name]) for name in ("kernel_size", "stride", "padding")
+        }
         return torch.nn.AvgPool2d(**settings)
     elif layer.type == "Flatten":
         return torch.nn.Flatten()
@@ -66,7 +74,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def tensor(layer: Layer, name: str) -> Any:
+def tensor(layer: NetworkLayer, name: str) -> Any:
     """Return a parameter of a layer as a tensor: a single number, or one for each neuron."""
     import torch
 
@@ -93,5 +101,7 @@ def run_stateful(module: Any, x: np.ndarray, *, explicit: bool | None = None) ->
                 output, state = module(frame, state)
             else:
                 output = module(frame)
+            if isinstance(output, tuple):  # spikes, and states that the module does not keep
+                output = output[0]
             outputs.append(np.array(output))
     return np.stack(outputs)

@@ -16,7 +16,7 @@ FEW = "one layer"
 
 def verdicts(adapter, **options):
     """Verdict and answer of each cell by its name."""
-    report = run(adapter, **options)
+    report = run(adapter, reduce=False, **options)
     assert report.outcomes
     return {outcome.cell.name: outcome.answer for outcome in report.outcomes}
 
@@ -75,11 +75,17 @@ FAULTS = {
         "export/LIF/uniform/one layer",
         "wrong",
     ),
-    # snntorch 334: parameters of a single number, whatever the size of the population.
+    # snntorch 334: parameters of a single neuron, whatever the size of the population.
     "scalars": (
         {
             "write": lambda graph: export(
-                with_parameters(graph, "LIF", v_threshold=lambda v: v.flat[0])
+                with_parameters(
+                    graph,
+                    "LIF",
+                    **dict.fromkeys(
+                        ("tau", "r", "v_leak", "v_threshold", "v_reset"), lambda value: value[:1]
+                    ),
+                )
             )
         },
         "export/LIF/uniform/one layer",
@@ -132,6 +138,46 @@ def test_errors_of_the_framework():
     assert answer.verdict == "wrong"
     (answer,) = verdicts(Simulator(), only="export/IF/per neuron/skip").values()
     assert answer.verdict == "not applicable"
+
+
+def test_an_importer_that_depends_on_the_order_of_edges():
+    """It takes the first edge that leaves a node, and misses the loop in one order."""
+
+    def read(graph):
+        edges = dict(reversed(graph.edges))
+        loops = [name for name in graph.nodes if name.endswith("recurrent")]
+        lost = any(name not in edges.values() for name in loops)
+        return with_parameters(graph, "Linear", weight=np.zeros_like) if lost else graph
+
+    (answer,) = verdicts(Simulator(read=read), only="import/LIF/uniform/recurrent/tau").values()
+    assert answer.verdict == "wrong"
+    assert answer.reason.startswith("in one of two orders of the edges")
+
+
+def test_an_importer_that_does_not_return(monkeypatch):
+    def read(graph):
+        while True:
+            pass
+
+    monkeypatch.setattr("jaxsnn.conformance.checking.TIME_LIMIT", 0.2)
+    only = "import/LIF/uniform/one layer/tau = 10 dt"
+    (answer,) = verdicts(Simulator(read=read), only=only).values()
+    assert (answer.verdict, answer.reason) == (
+        "crash",
+        "import: TimeoutError: no result after 0.2 s",
+    )
+
+
+def test_an_exporter_that_writes_an_empty_node():
+    def write(graph):
+        written = export(graph)
+        written.nodes["0"] = None
+        return written
+
+    only = "export/LIF/uniform/one layer/zero/tau = 10 dt"
+    (answer,) = verdicts(Simulator(write=write), only=only).values()
+    assert answer.verdict == "wrong"
+    assert "NoneType" in answer.reason
 
 
 def test_reports_have_a_line_for_each_cell():

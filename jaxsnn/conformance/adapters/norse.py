@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.conformance.adapter import NotApplicableError
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 from jaxsnn.conformance.torch_modules import built_chain, run_stateful, tensor
 
 
@@ -19,13 +19,13 @@ class Norse:
     dt = 1e-3
     resets = ("zero",)
 
-    def build(self, network: Network) -> Any:
+    def build(self, network: NetworkSpec) -> Any:
         """Return a SequentialState."""
         from norse.torch import SequentialState
 
         return SequentialState(*built_chain(network, self._neuron))
 
-    def _neuron(self, layer: Layer) -> Any:
+    def _neuron(self, layer: NetworkLayer) -> Any:
         from norse.torch.functional import iaf, leaky_integrator_box, lif, lif_box
         from norse.torch.module.iaf import IAFCell
         from norse.torch.module.leaky_integrator_box import LIBoxCell
@@ -48,16 +48,18 @@ class Norse:
         values["tau_syn_inv"] = (1 - tensor(layer, "current_decay")) / self.dt
         return LIFCell(lif.LIFParameters(**values), dt=self.dt)
 
-    def _threshold(self, layer: Layer) -> Any:
+    def _threshold(self, layer: NetworkLayer) -> Any:
         """Return the threshold for the gain dt/tau, which Norse has: that of the layer is 1."""
         return tensor(layer, "v_threshold") * (1 - tensor(layer, "decay"))
 
-    def export(self, module: Any, network: Network) -> Any:
+    def export(self, module: Any, network: NetworkSpec) -> Any:
         """Export with the default options."""
         import torch
         from norse.torch.utils.export_nir import to_nir
 
-        return to_nir(module, torch.zeros(network.shape))
+        # The exporter keeps the axis of a batch, which only torch.nn.Flatten needs.
+        batch = (1,) if any(layer.type == "Flatten" for layer in network.layers) else ()
+        return to_nir(module, torch.zeros(*batch, *network.shape))
 
     def import_graph(self, graph: Any) -> Any:
         """Import with the default options."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.conformance.adapter import NotApplicableError
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 from jaxsnn.conformance.torch_modules import built_chain, run_stateful, tensor
 
 
@@ -17,15 +17,15 @@ class SnnTorch:
     name = "snntorch"
     distribution = "snntorch"
     dt = 1e-4
-    resets = ("zero", "subtract")
+    resets = ("zero", "subtract", "zero at once", "subtract at once")
 
-    def build(self, network: Network) -> Any:
+    def build(self, network: NetworkSpec) -> Any:
         """Return a Sequential."""
         import torch
 
         return torch.nn.Sequential(*built_chain(network, self._neuron))
 
-    def _neuron(self, layer: Layer) -> Any:
+    def _neuron(self, layer: NetworkLayer) -> Any:
         import snntorch
         import torch
 
@@ -34,7 +34,8 @@ class SnnTorch:
         options: dict[str, Any] = {
             "beta": tensor(layer, "decay"),
             "threshold": tensor(layer, "v_threshold"),
-            "reset_mechanism": layer.reset,
+            "reset_mechanism": layer.reset.partition(" ")[0],
+            "reset_delay": not layer.reset.endswith("at once"),
             "init_hidden": True,
         }
         if layer.type == "CubaLIF":
@@ -48,7 +49,7 @@ class SnnTorch:
             neuron.recurrent.bias.zero_()
         return neuron
 
-    def export(self, module: Any, network: Network) -> Any:
+    def export(self, module: Any, network: NetworkSpec) -> Any:
         """Export as the documentation of snnTorch shows, without the axis of the batch."""
         import torch
         from snntorch.export_nir import export_to_nir

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.conformance.adapter import NotApplicableError
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 from jaxsnn.conformance.torch_modules import built_chain, run_stateful
 
 
@@ -19,13 +19,13 @@ class SpikingJelly:
     dt = 1e-4
     resets = ("zero", "subtract")
 
-    def build(self, network: Network) -> Any:
+    def build(self, network: NetworkSpec) -> Any:
         """Return a Sequential."""
         import torch
 
         return torch.nn.Sequential(*built_chain(network, self._neuron))
 
-    def _neuron(self, layer: Layer) -> Any:
+    def _neuron(self, layer: NetworkLayer) -> Any:
         from spikingjelly.activation_based import neuron
 
         if layer.recurrent is not None:
@@ -47,7 +47,7 @@ class SpikingJelly:
             return neuron.CUBALIFNode(**options)
         raise NotApplicableError(f"the exporter of SpikingJelly has no neuron for {layer.type}")
 
-    def export(self, module: Any, network: Network) -> Any:
+    def export(self, module: Any, network: NetworkSpec) -> Any:
         """Export with the default options."""
         import torch
         from spikingjelly.activation_based.nir_exchange import export_to_nir
@@ -68,7 +68,7 @@ class SpikingJelly:
         return run_stateful(module, x)
 
 
-def _number(layer: Layer, name: str) -> float:
+def _number(layer: NetworkLayer, name: str) -> float:
     """Return a parameter that is the same for all neurons."""
     numbers = np.unique(np.asarray(layer.parameters[name]))
     if numbers.size > 1:

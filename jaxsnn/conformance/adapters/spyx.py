@@ -1,5 +1,6 @@
 """Adapter for Spyx, whose images have their channels last."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.conformance.adapter import NotApplicableError
-from jaxsnn.conformance.networks import Layer, Network
+from jaxsnn.conformance.networks import NetworkLayer, NetworkSpec
 
 
 class Spyx:
@@ -18,7 +19,7 @@ class Spyx:
     dt = 1.0
     resets = ("subtract",)
 
-    def build(self, network: Network) -> Any:
+    def build(self, network: NetworkSpec) -> Any:
         """Return a Sequential."""
         from spyx import nn
 
@@ -28,7 +29,7 @@ class Spyx:
         pairs = zip(network.layers, shapes, strict=False)
         return nn.Sequential(*(self._layer(layer, shape) for layer, shape in pairs))
 
-    def _layer(self, layer: Layer, shape: tuple[int, ...]) -> Any:
+    def _layer(self, layer: NetworkLayer, shape: tuple[int, ...]) -> Any:
         import jax.numpy as jnp
         from flax import nnx
         from spyx import nn
@@ -67,7 +68,7 @@ class Spyx:
             module.bias[...] = jnp.asarray(values["bias"])
         return module
 
-    def _neuron(self, layer: Layer, rngs: Any) -> Any:
+    def _neuron(self, layer: NetworkLayer, rngs: Any) -> Any:
         import jax.numpy as jnp
         from spyx import nn
 
@@ -88,7 +89,7 @@ class Spyx:
             module.recurrent_w[...] = jnp.asarray(layer.recurrent.T)
         return module
 
-    def export(self, module: Any, network: Network) -> Any:
+    def export(self, module: Any, network: NetworkSpec) -> Any:
         """Export with the default options."""
         import spyx.nir
 
@@ -102,7 +103,8 @@ class Spyx:
         import jax.numpy as jnp
         import spyx.nir
 
-        shape = _shape_last(tuple(np.asarray(graph.nodes["input"].input_type["input"]).tolist()))
+        entry = next(node for node in graph.nodes.values() if type(node).__name__ == "Input")
+        shape = _shape_last(tuple(np.asarray(entry.input_type["input"]).tolist()))
         return spyx.nir.from_nir(graph, jnp.zeros((1, 1, *shape)))[0]
 
     def run(self, module: Any, x: np.ndarray) -> np.ndarray:
