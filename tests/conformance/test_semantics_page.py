@@ -81,6 +81,14 @@ def test_every_node_with_a_cell_is_in_the_table_of_primitives():
     assert {*listed, *without_cells} >= {*TYPES} - {"Input", "Output"}
 
 
+def test_the_page_of_the_suite_lists_all_conventions():
+    guide = (ROOT / "docs" / "conformance.md").read_text()
+    table = guide.partition("| decision | values |")[2].partition("\n\n")[0]
+    rows = {row[0]: row[1] for row in rows_of(table) if len(row) == 2}
+    for decision, meanings in MEANINGS.items():
+        assert set(meanings) <= set(re.findall(r"`([^`]+)`", rows[decision.replace("_", " ")]))
+
+
 @pytest.mark.interop
 @pytest.mark.slow
 @pytest.mark.parametrize(("framework", "version"), STATED)
