@@ -7,7 +7,7 @@ the time constants. Networks are drawn from a seed, so that a cell can be asked 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,6 +80,8 @@ _OF_FILES = (
 )
 _OF_CURRENTS = ("w_in = 1", "w_in = 1 and r = 1")
 _STRUCTURES = ("two layers", "one neuron", "recurrent")
+#: Connections that a chain of layers does not have, and files that are written differently.
+_OF_GRAPHS = ("skip", "skip from the input", "subgraph", "recurrent subgraph", "other names")
 
 
 def cells(resets: tuple[str, ...], *, full: bool = False) -> Iterator[Cell]:
@@ -100,27 +102,28 @@ def cells(resets: tuple[str, ...], *, full: bool = False) -> Iterator[Cell]:
 
 def _export_cells(resets: tuple[str, ...]) -> Iterator[Cell]:
     for node in SPIKING:
-        for reset in resets:
-            for parameter in _OF_MODULES:
+        for reset in resets[:2]:
+            for parameter in (*_OF_MODULES, "strong input"):
                 yield Cell(role="export", node=node, parameter=parameter, reset=reset)
             plain = Cell(role="export", node=node, parameter="uniform", reset=reset)
             for topology in _STRUCTURES:
                 yield dataclasses.replace(plain, topology=topology)
+            yield Cell(role="export", node=node, topology="recurrent", reset=reset)
             for regime in list(REGIMES)[1:] if node != "IF" else ():
                 yield dataclasses.replace(plain, regime=regime, full=reset != resets[0])
+        for reset in resets[2:]:
+            for topology in ("one layer", "recurrent"):
+                yield Cell(role="export", node=node, topology=topology, reset=reset)
         yield Cell(
             role="export", node=node, parameter="number", topology="one neuron", reset=resets[0]
         )
         yield Cell(role="export", node=node, topology="skip", reset=resets[0])
     for node in READOUTS:
         yield Cell(role="export", node=node, reset=resets[0])
-    for node in _SPATIAL:
+    for topology in _BEFORE_NEURONS:
+        node = topology.partition(" and ")[0]
         yield Cell(
-            role="export",
-            node=node,
-            parameter="uniform",
-            topology=f"{node} and LIF",
-            reset=resets[0],
+            role="export", node=node, parameter="uniform", topology=topology, reset=resets[0]
         )
 
 
@@ -135,12 +138,16 @@ def _import_cells() -> Iterator[Cell]:
         for parameter in parameters:
             if parameter not in absent.get(node, ()):
                 yield Cell(role="import", node=node, parameter=parameter)
-        for topology in (*_STRUCTURES, "skip") if node in SPIKING else ():
+        for topology in (*_STRUCTURES, *_OF_GRAPHS) if node in SPIKING else ():
             yield Cell(role="import", node=node, parameter="uniform", topology=topology)
+        if node in SPIKING:
+            yield Cell(role="import", node=node, parameter="strong input")
+            yield Cell(role="import", node=node, topology="recurrent")
         for regime in list(REGIMES)[1:] if node != "IF" else ():
             yield Cell(role="import", node=node, parameter="uniform", regime=regime)
-    for node in _SPATIAL:
-        yield Cell(role="import", node=node, parameter="uniform", topology=f"{node} and LIF")
+    for topology in (*_BEFORE_NEURONS, "Threshold"):
+        node = topology.partition(" and ")[0]
+        yield Cell(role="import", node=node, parameter="uniform", topology=topology)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +218,12 @@ class _Draw:
         if neuron.type.startswith("Cuba"):
             rest = 1 - float(np.mean(neuron.parameters["current_decay"]))
             gain *= float(np.mean(neuron.parameters["current_gain"])) / rest
-        return self.strength / gain
+        return self.strength / gain * (3 if self.cell.parameter == "strong input" else 1)
+
+    @property
+    def last_neuron(self) -> str:
+        """Type of the neurons behind the node in question."""
+        return self.cell.topology.rpartition(" and ")[2]
 
     def recurrent(self, neuron: NetworkLayer) -> NetworkLayer:
         """Return the population with weights to itself."""
@@ -248,9 +260,68 @@ def _skip(draw: _Draw) -> NetworkSpec:
     return NetworkSpec(shape=(INPUTS,), layers=layers, skips=((0, 3),))
 
 
+def _skip_from_input(draw: _Draw) -> NetworkSpec:
+    """Return two layers, the second of which also receives the input."""
+    first, second = draw.neuron((SIZE,)), draw.neuron((SIZE,))
+    layers = (draw.affine(SIZE, first), first, draw.affine(SIZE, second), second)
+    return NetworkSpec(shape=(SIZE,), layers=layers, skips=((-1, 2),))
+
+
+def _between(draw: _Draw) -> NetworkSpec:
+    """Return weights and neurons with a Scale or a Delay between them, or without a bias."""
+    neuron = draw.neuron((SIZE,), draw.last_neuron)
+    affine = draw.affine(INPUTS, neuron)
+    if draw.cell.node == "Linear":
+        values = {"weight": affine.parameters["weight"]}
+        linear = NetworkLayer(type="Linear", shape=affine.shape, parameters=values)
+        return NetworkSpec(shape=(INPUTS,), layers=(linear, neuron))
+    if draw.cell.node == "Scale":
+        values = {"scale": draw.rng.uniform(0.5, 1.5, SIZE).astype(np.float32)}
+    else:
+        values = {"steps": np.arange(SIZE) % 4}
+    layer = NetworkLayer(type=draw.cell.node, shape=(SIZE,), parameters=values)
+    return NetworkSpec(shape=(INPUTS,), layers=(affine, layer, neuron))
+
+
+def _threshold(draw: _Draw) -> NetworkSpec:
+    """Return a readout whose membrane potentials become spikes."""
+    readout = draw.neuron((SIZE,), "LI")
+    values = {"threshold": np.asarray(readout.parameters["v_threshold"])}
+    threshold = NetworkLayer(type="Threshold", shape=(SIZE,), parameters=values)
+    layers = (draw.affine(INPUTS, readout), readout, threshold)
+    return NetworkSpec(shape=(INPUTS,), layers=layers)
+
+
+def _conv1d(draw: _Draw) -> NetworkSpec:
+    weight = draw.rng.normal(0.2, 0.5, (3, CHANNELS, 3)) * draw.strength
+    values = {
+        "input_shape": np.array(2 * SIDE),
+        "weight": weight.astype(np.float32),
+        "bias": draw.rng.uniform(-0.05, 0.05, 3).astype(np.float32),
+        "stride": np.array([2]),
+        "padding": np.array([1]),
+        "dilation": np.array([1]),
+        "groups": np.array(1),
+    }
+    layer = NetworkLayer(type="Conv1d", shape=(3, SIDE), parameters=values)
+    neuron = draw.neuron(layer.shape, draw.last_neuron)
+    return NetworkSpec(shape=(CHANNELS, 2 * SIDE), layers=(layer, neuron))
+
+
+def _convolved(draw: _Draw) -> NetworkSpec:
+    """Return a convolution that keeps the size of the image, and a network of images behind it."""
+    network = _spatial(draw)
+    channels, side = network.shape[:2]
+    weight = draw.rng.normal(0.1, 0.5, (channels, channels, 3, 3))
+    values = {"weight": weight.astype(np.float32), "bias": np.zeros(channels, np.float32)}
+    values |= {"input_shape": np.array([side, side])} | _as_arrays(_convolution(padding=1)[1])
+    layer = NetworkLayer(type="Conv2d", shape=network.shape, parameters=values)
+    return dataclasses.replace(network, layers=(layer, *network.layers))
+
+
 def _spatial(draw: _Draw) -> NetworkSpec:
-    """Return a convolution, a pool or a Flatten of images, with LIF neurons behind."""
-    kind, settings = _SPATIAL[draw.cell.node]
+    """Return a convolution, a pool or a Flatten of images, with neurons behind."""
+    kind, settings = _SPATIAL[draw.cell.node.partition(" behind ")[0]]
     # Behind a padded pool an odd side is rounded up, as XLA's SAME does.
     side = SIDE - 1 if kind.endswith("Pool2d") and settings["padding"] else SIDE
     shape = (CHANNELS, side, side)
@@ -258,7 +329,7 @@ def _spatial(draw: _Draw) -> NetworkSpec:
         size = int(np.prod(shape))
         values = {"input_type": np.array(shape), "start_dim": np.array(0), "end_dim": np.array(-1)}
         flatten = NetworkLayer(type=kind, shape=(size,), parameters=values)
-        neuron = draw.neuron((3,), "LIF")
+        neuron = draw.neuron((3,), draw.last_neuron)
         return NetworkSpec(shape=shape, layers=(flatten, draw.affine(size, neuron), neuron))
     if kind == "Conv2d":
         groups = settings["groups"]
@@ -273,7 +344,7 @@ def _spatial(draw: _Draw) -> NetworkSpec:
     layer = NetworkLayer(
         type=kind, shape=(channels, out, out), parameters=values | _as_arrays(settings)
     )
-    return NetworkSpec(shape=shape, layers=(layer, draw.neuron(layer.shape, "LIF")))
+    return NetworkSpec(shape=shape, layers=(layer, draw.neuron(layer.shape, draw.last_neuron)))
 
 
 def _after(side: int, kernel: int, settings: Mapping[str, int]) -> int:
@@ -306,11 +377,30 @@ _SPATIAL: Mapping[str, tuple[str, dict[str, int]]] = {
     "SumPool2d with padding": ("SumPool2d", {"stride": 2, "padding": 1}),
     "Flatten": ("Flatten", {}),
 }
-_TOPOLOGIES = {
+#: Networks with another node before neurons -> function that draws them.
+_BEFORE_NEURONS = {
+    f"{node} and {neuron}": topology
+    for node, topology in {
+        "Linear": _between,
+        "Scale": _between,
+        "Delay": _between,
+        "Conv1d": _conv1d,
+        **dict.fromkeys(_SPATIAL, _spatial),
+        "AvgPool2d behind Conv2d": _convolved,
+        "Flatten behind Conv2d": _convolved,
+    }.items()
+    for neuron in ("LIF", "IF")
+}
+_TOPOLOGIES: Mapping[str, Callable[[_Draw], NetworkSpec]] = {
     "one layer": _one_layer,
     "one neuron": _one_neuron,
     "two layers": _two_layers,
     "recurrent": _recurrent,
     "skip": _skip,
-    **{f"{name} and LIF": _spatial for name in _SPATIAL},
+    "skip from the input": _skip_from_input,
+    "subgraph": lambda draw: dataclasses.replace(_one_layer(draw), is_nested=True),
+    "recurrent subgraph": lambda draw: dataclasses.replace(_recurrent(draw), is_nested=True),
+    "other names": lambda draw: dataclasses.replace(_two_layers(draw), is_renamed=True),
+    "Threshold": _threshold,
+    **_BEFORE_NEURONS,
 }

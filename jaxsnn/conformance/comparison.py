@@ -339,7 +339,8 @@ def _agrees(reference: ReferenceRun, actual: np.ndarray, min_decided: float) -> 
     if reference.spiking:
         return np.array_equal(expected, decided)
     error = np.sum((expected - decided) ** 2)
-    return bool(error <= MEMBRANE_TOLERANCE**2 * np.sum(expected**2))
+    # A convention under which membrane potentials overflow explains nothing.
+    return bool(np.isfinite(error)) and bool(error <= MEMBRANE_TOLERANCE**2 * np.sum(expected**2))
 
 
 def _diagnose(graph: Graph, x: np.ndarray, actual: np.ndarray, dt: float) -> Diagnosis | None:

@@ -25,12 +25,14 @@ class NetworkLayer:
     Attributes:
         type: NIR's name of the primitive.
         shape: shape of the output.
-        parameters: of a layer without a state: the parameters of NIR, with weights as NIR has them.
+        parameters: of a layer without a state: the parameters of NIR, with weights as NIR has them; of
+            a Delay the number of time steps, `steps`.
             Of a neuron: numbers that depend on no time step, a single one or one for each neuron:
             `decay` of the membrane potential per step (a fraction), `current_decay`, `gain` (change of
             V in one step by an input or a current of 1), `current_gain`, `v_threshold`, `v_leak`,
             `v_reset`; `r` of an IF replaces its gain in files.
-        reset: "zero" or "subtract", for modules; a NIR file does not contain it.
+        reset: "zero", "subtract", or another of the adapter, for modules; a NIR file does not contain
+            it.
         recurrent: weights (neurons, neurons) with which the spikes of the layer return to it, or None.
     """
 
@@ -54,12 +56,16 @@ class NetworkSpec:
         shape: shape of the input, channels first, without time and batch.
         layers: the layers in the order of the signal.
         skips: pairs of layers (source, target), by their places: the output of the source is also added
-            to the input of the target.
+            to the input of the target. Place -1 is the input.
+        is_nested: whether a file has each population, with its recurrent weights, in a graph of its own.
+        is_renamed: whether the nodes of a file have other names than "input", "output" and numbers.
     """
 
     shape: tuple[int, ...]
     layers: tuple[NetworkLayer, ...]
     skips: tuple[tuple[int, int], ...] = ()
+    is_nested: bool = False
+    is_renamed: bool = False
 
 
 def graph_of(network: NetworkSpec, dt: float) -> Graph:
@@ -67,25 +73,49 @@ def graph_of(network: NetworkSpec, dt: float) -> Graph:
 
     The time constants follow from dt/tau = 1 - decay, the literal reading of the equations.
     """
-    nodes: dict[str, Any] = {"input": {"type": "Input", "shape": np.array(network.shape)}}
+    input_name, output_name = ("stimulus", "response") if network.is_renamed else ("input", "output")
+    prefix = "layer." if network.is_renamed else ""
+    nodes: dict[str, Any] = {input_name: {"type": "Input", "shape": np.array(network.shape)}}
     edges: list[tuple[str, str]] = []
-    last = "input"
+    last = input_name
     for number, layer in enumerate(network.layers):
-        name = str(number)
-        nodes[name] = _neuron_entry(layer, dt) if layer.is_neuron else _entry(layer)
+        name = f"{prefix}{number}"
+        entry = _neuron_entry(layer, dt) if layer.is_neuron else _entry(layer, dt)
         edges.append((last, name))
         last = name
+        if layer.is_neuron and network.is_nested:
+            nodes[name] = _subgraph(layer, entry)
+            continue
+        nodes[name] = entry
         if layer.recurrent is not None:
             nodes[f"{name}_recurrent"] = {"type": "Linear", "weight": layer.recurrent}
             edges += [(name, f"{name}_recurrent"), (f"{name}_recurrent", name)]
-    edges += [(str(source), str(target)) for source, target in network.skips]
-    nodes["output"] = {"type": "Output", "shape": np.array(network.layers[-1].shape)}
-    edges.append((last, "output"))
+    for source, target in network.skips:
+        edges.append((input_name if source < 0 else f"{prefix}{source}", f"{prefix}{target}"))
+    nodes[output_name] = {"type": "Output", "shape": np.array(network.layers[-1].shape)}
+    edges.append((last, output_name))
     tree = {"type": "NIRGraph", "nodes": nodes, "edges": edges}
     return parse(group_of(tree, NIR_VERSION), dialect="nir", time_unit="s")
 
 
-def _entry(layer: NetworkLayer) -> dict[str, Any]:
+def _subgraph(layer: NetworkLayer, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a population, and its recurrent weights if it has any, as a graph of its own."""
+    nodes: dict[str, Any] = {
+        "input": {"type": "Input", "shape": np.array(layer.shape)},
+        "neuron": entry,
+        "output": {"type": "Output", "shape": np.array(layer.shape)},
+    }
+    edges = [("input", "neuron"), ("neuron", "output")]
+    if layer.recurrent is not None:
+        nodes["recurrent"] = {"type": "Linear", "weight": layer.recurrent}
+        edges += [("neuron", "recurrent"), ("recurrent", "neuron")]
+    return {"type": "NIRGraph", "nodes": nodes, "edges": edges}
+
+
+def _entry(layer: NetworkLayer, dt: float) -> dict[str, Any]:
+    if layer.type == "Delay":
+        delay = np.asarray(layer.parameters["steps"]) * dt
+        return {"type": "Delay", "delay": delay.astype(np.float32)}
     return {"type": layer.type, **layer.parameters}
 
 

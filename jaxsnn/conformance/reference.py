@@ -37,6 +37,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     "reset": {
         "value": "a spike sets V to v_reset",
         "subtract": "a spike decreases V by v_threshold - v_reset",
+        "multiples": "as many spikes in a step as v_threshold is contained in V; each decreases V by it",
     },
     "reset_time": {
         "at once": "in the step of the spike",
@@ -106,11 +107,13 @@ def conventions(graph: Graph) -> Iterator[Convention]:
         Convention(**dict(zip(MEANINGS, choice, strict=True)))
         for choice in itertools.product(*values)
     ]
-    # Both resets are the same where an "unless above" reset sets V to v_reset.
+    # Both resets are the same where an "unless above" reset sets V to v_reset, and a neuron that sends
+    # several spikes in a step has counted them then.
     candidates = [
         convention
         for convention in candidates
         if (convention.reset, convention.reset_time) != ("value", "unless above")
+        and (convention.reset != "multiples" or convention.reset_time == "at once")
     ]
     yield from sorted(candidates, key=lambda convention: len(convention.differences))
 
@@ -145,19 +148,24 @@ def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention
     """
     steps = {name: _step_of(graph, name, dt, convention, x.shape[1]) for name in graph.order()}
     sources = {name: graph.predecessors(name) for name in steps}
-    neurons = {name: step for name, step in steps.items() if isinstance(step, _Neuron)}
+    # Nodes whose output rounding may decide.
+    deciding = {
+        name: step
+        for name, step in steps.items()
+        if isinstance(step, _Threshold) or (isinstance(step, _Neuron) and step.fires)
+    }
     # Neurons that send their spikes one step later: all others run with these spikes first.
     delayed = {
-        name: neuron
-        for name, neuron in neurons.items()
-        if neuron.fires and convention.output == "next step"
+        name: step
+        for name, step in deciding.items()
+        if isinstance(step, _Neuron) and convention.output == "next step"
     }
     order = sorted(steps, key=lambda name: name in delayed)
     signals = {name: np.zeros((x.shape[1], *step.outward)) for name, step in steps.items()}
     (entry,), (exit_,) = graph.inputs, graph.outputs
     outputs, decided, is_decided = [], [], np.ones(x.shape[1], bool)
     for frame in x.astype(float):
-        signals |= {name: neuron.fired.astype(float) for name, neuron in delayed.items()}
+        signals |= {name: neuron.sent for name, neuron in delayed.items()}
         for name in order:
             total = np.zeros((x.shape[1], *steps[name].inward))
             for source in sources[name]:
@@ -165,8 +173,8 @@ def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention
             result = steps[name].advance(frame if name == entry else total)
             if name not in delayed:
                 signals[name] = result
-        for neuron in neurons.values():
-            is_decided = is_decided & neuron.is_clear
+        for step in deciding.values():
+            is_decided = is_decided & step.is_clear
         outputs.append(signals[exit_])
         decided.append(is_decided)
     ends = list(sources[exit_])
@@ -176,7 +184,7 @@ def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention
             for name in ends
             for source in (sources[name] if type(steps[name]) is _Step else (name,))
         ]
-    spiking = all(name in neurons and neurons[name].fires for name in ends)
+    spiking = all(name in deciding for name in ends)
     return ReferenceRun(output=np.stack(outputs), decided=np.stack(decided), spiking=spiking)
 
 
@@ -237,6 +245,20 @@ class _Delay(_Step):
         return np.take_along_axis(self.past, index, axis=0)[0]
 
 
+class _Threshold(_Step):
+    """A Threshold: 1 where its input exceeds it."""
+
+    def __init__(self, threshold: np.ndarray, *layout: object) -> None:
+        super().__init__(*layout)  # pyright: ignore[reportArgumentType]
+        self.threshold = threshold
+        self.is_clear = np.ones(self.batch, bool)
+
+    def advance(self, x: np.ndarray) -> np.ndarray:
+        """Return 1 or 0."""
+        self.is_clear = _is_clear(x, self.threshold)
+        return (x > self.threshold).astype(float)
+
+
 class _Neuron(_Step):
     """A population: LIF, IF, CubaLIF, and without spikes LI, I, CubaLI."""
 
@@ -263,6 +285,7 @@ class _Neuron(_Step):
         self.v = np.array(np.broadcast_to(start, (self.batch, *self.inward)), float)
         self.current = np.zeros_like(self.v)
         self.fired = np.zeros(self.v.shape, bool)
+        self.sent = np.zeros(self.v.shape)
         self.is_clear = np.ones(self.batch, bool)
 
     def advance(self, x: np.ndarray) -> np.ndarray:
@@ -285,20 +308,33 @@ class _Neuron(_Step):
             # The neuron is tested after the subtraction that it was spared in the step before.
             v = self._reset(v, above)
         self.fired = v > self.threshold
-        distance = np.abs(v - self.threshold) / np.maximum(np.abs(self.threshold), ROUNDING)
-        self.is_clear = (distance > ROUNDING).reshape(self.batch, -1).all(axis=1)
+        self.is_clear = _is_clear(v, self.threshold)
+        self.sent = self.fired.astype(float)
+        if convention.reset == "multiples":
+            height = self.threshold - self.reset
+            self.sent = np.floor(np.maximum(v - self.reset, 0) / height)
+            self.is_clear &= _is_clear(v - self.reset, height * (self.sent + 1))
+            self.is_clear &= _is_clear(v - self.reset, height * np.maximum(self.sent, 1))
+            self.v = v - self.sent * height
+            return self.sent
         if convention.reset_time == "at once":
             v = self._reset(v, self.fired)
         elif convention.reset_time == "unless above":
             height = self.threshold - self.reset
             v = v - (self.fired.astype(float) - above) * height
         self.v = v
-        return self.fired.astype(float)
+        return self.sent
 
     def _reset(self, v: np.ndarray, fired: np.ndarray) -> np.ndarray:
         if self.convention.reset == "value":
             return np.where(fired, self.reset, v)
         return v - fired * (self.threshold - self.reset)
+
+
+def _is_clear(v: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Return for each sample whether rounding in float32 cannot move V across the threshold."""
+    distance = np.abs(v - threshold) / np.maximum(np.abs(threshold), ROUNDING)
+    return (distance > ROUNDING).reshape(len(v), -1).all(axis=1)
 
 
 def _value(node: Node, name: str, default: float) -> np.ndarray:
@@ -331,6 +367,8 @@ def _step_of(graph: Graph, name: str, dt: float, convention: Convention, batch: 
         return _Delay(steps, *layout)
     if node.traits.entries is not None:
         return _Linear(node, graph, *layout)
+    if node.type == "Threshold":
+        return _Threshold(np.asarray(node.value("threshold"), float), *layout)
     if node.traits.port:
         return _Step(*layout)
     raise LoweringError(

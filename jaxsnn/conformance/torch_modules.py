@@ -49,6 +49,10 @@ def torch_layer(layer: NetworkLayer, shape: tuple[int, ...]) -> Any:
         module = torch.nn.Conv2d(
             shape[0], weight.shape[0], weight.shape[2:], groups=int(values["groups"]), **settings
         )
+    elif layer.type == "Conv1d":
+        weight = np.asarray(values["weight"])
+        settings = {name: int(values[name][0]) for name in ("stride", "padding", "dilation")}
+        module = torch.nn.Conv1d(shape[0], weight.shape[0], weight.shape[2], **settings)
     elif layer.type == "AvgPool2d":
         settings: dict[str, Any] = {
             name: _pair(values[name]) for name in ("kernel_size", "stride", "padding")
@@ -97,5 +101,7 @@ def run_stateful(module: Any, x: np.ndarray, *, explicit: bool | None = None) ->
                 output, state = module(frame, state)
             else:
                 output = module(frame)
+            if isinstance(output, tuple):  # spikes, and states that the module does not keep
+                output = output[0]
             outputs.append(np.array(output))
     return np.stack(outputs)

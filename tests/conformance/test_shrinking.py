@@ -38,7 +38,7 @@ def test_numbers_become_round():
     for layer in failure.smallest.network.layers:
         for value in layer.parameters.values():
             np.testing.assert_allclose(
-                np.asarray(value) * 10, np.rint(np.asarray(value) * 10), atol=1e-5
+                np.asarray(value) * 20, np.rint(np.asarray(value) * 20), atol=1e-5
             )
 
 

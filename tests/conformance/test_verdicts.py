@@ -149,7 +149,7 @@ def test_an_importer_that_depends_on_the_order_of_edges():
         lost = any(name not in edges.values() for name in loops)
         return with_parameters(graph, "Linear", weight=np.zeros_like) if lost else graph
 
-    (answer,) = verdicts(Simulator(read=read), only="import/LIF/uniform/recurrent").values()
+    (answer,) = verdicts(Simulator(read=read), only="import/LIF/uniform/recurrent/tau").values()
     assert answer.verdict == "wrong"
     assert answer.reason.startswith("in one of two orders of the edges")
 

@@ -34,6 +34,7 @@ HERE = (
         "guide_finetune",
         "guide_results",
         "guide_streams",
+        "nir_semantics",
     ),
 )
 #: Pages whose Python blocks run in other tests, and the code there that runs them.
@@ -199,7 +200,7 @@ def test_recipes_are_read_and_packages_name_what_their_page_defines(tmp_path):
         assert targets - {"FRAMEWORK"} <= defined[block.page], block
 
 
-ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers")
+ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers", "adapters")
 
 
 # -- slow blocks

@@ -38,7 +38,12 @@ def test_the_recipe_and_codemeta_list_the_dependencies():
 
 # -- workflows
 
-WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+#: The workflows of this repository, and the one that docs/conformance.md offers to others.
+WORKFLOWS = {
+    path.name: path.read_text()
+    for folder in (ROOT / ".github" / "workflows", ROOT / "docs")
+    for path in folder.glob("*.yml")
+}
 
 
 def workflow_jobs(name):

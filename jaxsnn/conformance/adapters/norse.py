@@ -57,7 +57,9 @@ class Norse:
         import torch
         from norse.torch.utils.export_nir import to_nir
 
-        return to_nir(module, torch.zeros(network.shape))
+        # The exporter keeps the axis of a batch, which only torch.nn.Flatten needs.
+        batch = (1,) if any(layer.type == "Flatten" for layer in network.layers) else ()
+        return to_nir(module, torch.zeros(*batch, *network.shape))
 
     def import_graph(self, graph: Any) -> Any:
         """Import with the default options."""

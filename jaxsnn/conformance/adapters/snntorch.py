@@ -17,7 +17,7 @@ class SnnTorch:
     name = "snntorch"
     distribution = "snntorch"
     dt = 1e-4
-    resets = ("zero", "subtract")
+    resets = ("zero", "subtract", "zero at once", "subtract at once")
 
     def build(self, network: NetworkSpec) -> Any:
         """Return a Sequential."""
@@ -34,7 +34,8 @@ class SnnTorch:
         options: dict[str, Any] = {
             "beta": tensor(layer, "decay"),
             "threshold": tensor(layer, "v_threshold"),
-            "reset_mechanism": layer.reset,
+            "reset_mechanism": layer.reset.partition(" ")[0],
+            "reset_delay": not layer.reset.endswith("at once"),
             "init_hidden": True,
         }
         if layer.type == "CubaLIF":

@@ -103,7 +103,8 @@ class Spyx:
         import jax.numpy as jnp
         import spyx.nir
 
-        shape = _shape_last(tuple(np.asarray(graph.nodes["input"].input_type["input"]).tolist()))
+        entry = next(node for node in graph.nodes.values() if type(node).__name__ == "Input")
+        shape = _shape_last(tuple(np.asarray(entry.input_type["input"]).tolist()))
         return spyx.nir.from_nir(graph, jnp.zeros((1, 1, *shape)))[0]
 
     def run(self, module: Any, x: np.ndarray) -> np.ndarray:
