@@ -146,7 +146,11 @@ def run_reference(graph: Graph, x: np.ndarray, dt: float, convention: Convention
     Raises:
         LoweringError: a node that the reference does not have, or an unknown shape.
     """
-    steps = {name: _step_of(graph, name, dt, convention, x.shape[1]) for name in graph.order()}
+    layouts = shapes(graph)
+    steps = {
+        name: _step_of(graph, name, layouts[name], dt, convention, x.shape[1])
+        for name in graph.order()
+    }
     sources = {name: graph.predecessors(name) for name in steps}
     # Nodes whose output rounding may decide.
     deciding = {
@@ -349,10 +353,17 @@ def _share(dt: float, tau: np.ndarray, convention: Convention) -> np.ndarray:
         return dt / tau if convention.decay == "euler" else -np.expm1(-dt / tau)
 
 
-def _step_of(graph: Graph, name: str, dt: float, convention: Convention, batch: int) -> _Step:
+def _step_of(
+    graph: Graph,
+    name: str,
+    inward_and_outward: tuple[tuple[int, ...] | None, tuple[int, ...] | None],
+    dt: float,
+    convention: Convention,
+    batch: int,
+) -> _Step:
     """Return the state of a node before the first time step."""
     node = graph.nodes[name]
-    inward, outward = shapes(graph)[name]
+    inward, outward = inward_and_outward
     if inward is None or outward is None:
         raise LoweringError(
             Text("the shape of node '{node}' is unknown", node=name),
