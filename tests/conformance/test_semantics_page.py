@@ -2,14 +2,16 @@
 
 import collections
 import importlib.metadata
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from jaxsnn.conformance import adapter_of, run
 from jaxsnn.conformance.cells import cells
-from jaxsnn.conformance.comparison import VERDICTS
-from jaxsnn.conformance.reference import MEANINGS
+from jaxsnn.conformance.comparison import VERDICTS, Answer
+from jaxsnn.conformance.reference import MEANINGS, Convention
 from jaxsnn.nir.dialects.inference import _TAGGED
 from jaxsnn.nir.model.nodes import TYPES
 from jaxsnn.options import INITIAL, RESET, RESET_DELAY, SPIKE_KERNEL, TIME_UNIT
@@ -50,7 +52,8 @@ STATED = stated_outcomes()
 
 def agrees(answer, entry):
     """Whether a cell has the outcome that the page states: its verdict, then the convention, or a part
-    of the reason. "pass" alone is the literal reading."""
+    of the reason. "pass" alone is the literal reading.
+    """
     verdict, _, detail = entry.partition(": ")
     if answer.verdict not in verdict.split(" or "):
         return False
@@ -90,6 +93,34 @@ def test_the_page_of_the_suite_lists_all_conventions():
     rows = {row[0]: row[1] for row in rows_of(table) if len(row) == 2}
     for decision, meanings in MEANINGS.items():
         assert set(meanings) <= set(re.findall(r"`([^`]+)`", rows[decision.replace("_", " ")]))
+
+
+def recorded_answers():
+    """(framework, version) -> cell -> answer of a run of the suite, with each framework in an
+    environment of its own.
+    """
+    columns = json.loads((Path(__file__).parent / "recorded_outcomes.json").read_text())
+    return {
+        tuple(column.split()): {
+            name: Answer(
+                verdict=cell["verdict"],
+                reason=cell.get("reason", ""),
+                convention=Convention(**cell["convention"]) if "convention" in cell else None,
+            )
+            for name, cell in cells_of_column.items()
+        }
+        for column, cells_of_column in columns.items()
+    }
+
+
+def test_the_page_states_the_recorded_outcomes():
+    recorded = recorded_answers()
+    assert recorded.keys() == STATED.keys()
+    for column, outcomes in STATED.items():
+        asked = {name for name, entry in outcomes.items() if entry != "–"}
+        assert asked == recorded[column].keys()
+        for name in asked:
+            assert agrees(recorded[column][name], outcomes[name]), (column, name)
 
 
 @pytest.mark.interop
