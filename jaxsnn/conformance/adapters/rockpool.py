@@ -72,11 +72,14 @@ class Rockpool:
         return from_nir(graph)
 
     def run(self, module: Any, x: np.ndarray) -> np.ndarray:
-        """Reset the states of a Rockpool module and run all time steps; imported networks start anew."""
+        """Reset the states and run all time steps; an imported network has layers of Rockpool inside."""
         import torch
+        from rockpool.nn.modules.module import ModuleBase
 
-        if hasattr(module, "reset_state"):
-            module.reset_state()
+        layers = [module] if isinstance(module, ModuleBase) else module.modules()
+        for layer in layers:
+            if isinstance(layer, ModuleBase):
+                layer.reset_state()
         with torch.no_grad():
             output = module(torch.as_tensor(np.moveaxis(x, 1, 0), dtype=torch.float32))
         while isinstance(output, tuple):
