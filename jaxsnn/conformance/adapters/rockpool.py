@@ -1,5 +1,8 @@
 """Adapter for Rockpool."""
 
+# The package is not installed where types are checked.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """Adapter for Sinabs, whose time constants are numbers of time steps."""
 
+# The package is not installed where types are checked.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any

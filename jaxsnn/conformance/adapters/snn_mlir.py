@@ -4,6 +4,9 @@ snn-mlir compiles a file with the tools of LLVM. The adapter runs the layers tha
 with the equations that its documentation gives for their operations.
 """
 
+# The package is not installed where types are checked.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -52,9 +55,10 @@ class SnnMlir:
                 sources += [
                     before[source] for source, target in module.recurrent_edges if target == name
                 ]
-                # The spikes of the step before are a single 0 in the first step.
-                width = max(np.ndim(source) for source in sources)
-                total = sum(sources) if width else np.zeros((len(frame), layer.input_size))
+                # Nothing has been sent before the first step.
+                total = np.asarray(sum(sources), float)
+                if not total.ndim:
+                    total = np.zeros((len(frame), layer.input_size))
                 signals[name] = _advance(layer, states[name], total)
             (last,) = (source for source, target in module.edges if target == "output")
             outputs.append(signals[last])
