@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsnn.commands.arguments import (
     add_command,
+    add_notes,
     print_outcome,
     refuse_report,
     write_report,
@@ -79,10 +80,11 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; exit code 1 if a cell is wrong or crashes."""
+    from jaxsnn.commands.reports.conformance_report import conformance_page
     from jaxsnn.conformance.adapter import adapter_of
     from jaxsnn.conformance.cells import ROLES
     from jaxsnn.conformance.report import as_junit
-    from jaxsnn.conformance.reproduction import refuse_full_folder, write_failures
+    from jaxsnn.conformance.reproduction import refuse_full_folder, shows_fault, write_failures
     from jaxsnn.conformance.suite import run as run_suite
     from jaxsnn.output import refuse_unwritable, write_atomically
 
@@ -103,7 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.junit is not None:
         write_atomically(arguments.junit, as_junit(report), arguments.force)
     if arguments.failures is not None:
-        write_failures(report, adapter, arguments.failures, arguments.force)
+        folders = write_failures(report, adapter, arguments.failures, arguments.force)
+        silent = [folder for folder in folders if not shows_fault(folder)]
+        add_notes(
+            arguments, [f"the script in {folder} does not show the fault" for folder in silent]
+        )
     write_report(arguments, conformance_page, report)
     print_outcome(arguments, ConformanceOutcome(report=report))
     return 0 if report.ok else 1
@@ -111,28 +117,3 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_progress(outcome: CellOutcome) -> None:
     to_stderr(f"{outcome.answer.verdict}: {outcome.cell.name}")
-
-
-def conformance_page(arguments: argparse.Namespace, report: ConformanceReport) -> str:
-    """Return the report as an HTML page."""
-    from jaxsnn.commands.reports.report_page import page, paragraph, summary, table
-
-    title = f"NIR conformance of {report.framework} {report.version}"
-    bad = [outcome for outcome in report.outcomes if outcome.answer.verdict in ("wrong", "crash")]
-    headings = ("cell", "verdict", "reason", "convention", "warning")
-    sections = {
-        heading: table(headings, [_row(outcome) for outcome in outcomes])
-        if outcomes
-        else paragraph("None.")
-        for heading, outcomes in (("Wrong and crashing cells", bad), ("All cells", report.outcomes))
-    }
-    result = "no cell is wrong or crashes" if report.ok else f"{len(bad)} cells are wrong or crash"
-    return page(title, summary(result, report.counts, report.ok), sections)
-
-
-def _row(outcome: CellOutcome) -> tuple[str, ...]:
-    answer = outcome.answer
-    convention = "" if answer.convention is None else str(answer.convention)
-    if answer.exported is not None:
-        convention = f"file: {answer.exported}; importer: {convention}"
-    return outcome.cell.name, answer.verdict, answer.reason, convention, answer.warning

@@ -73,7 +73,9 @@ def graph_of(network: NetworkSpec, dt: float) -> Graph:
 
     The time constants follow from dt/tau = 1 - decay, the literal reading of the equations.
     """
-    input_name, output_name = ("stimulus", "response") if network.is_renamed else ("input", "output")
+    input_name, output_name = (
+        ("stimulus", "response") if network.is_renamed else ("input", "output")
+    )
     prefix = "layer." if network.is_renamed else ""
     nodes: dict[str, Any] = {input_name: {"type": "Input", "shape": np.array(network.shape)}}
     edges: list[tuple[str, str]] = []

@@ -5,7 +5,10 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from jaxsnn.conformance.suite import CellOutcome, ConformanceReport
+import numpy as np
+
+from jaxsnn.conformance.reproduction import folder_name, title_of, trains_of
+from jaxsnn.conformance.suite import CellOutcome, ConformanceReport, Failure
 
 
 def as_dict(report: ConformanceReport) -> dict[str, Any]:
@@ -17,6 +20,38 @@ def as_dict(report: ConformanceReport) -> dict[str, Any]:
         "version": report.version,
         "counts": report.counts,
         "cells": [_cell(outcome) for outcome in report.outcomes],
+        "failures": [_failure(failure) for failure in report.failures],
+    }
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    """Return a failure with the arrays of its smallest network."""
+    outcome = failure.smallest
+    answer = outcome.answer
+    layers = [
+        {
+            "type": layer.type,
+            "shape": list(layer.shape),
+            "reset": layer.reset,
+            "recurrent": None if layer.recurrent is None else layer.recurrent.tolist(),
+            "parameters": {
+                name: np.asarray(value).tolist() for name, value in layer.parameters.items()
+            },
+        }
+        for layer in outcome.network.layers
+    ]
+    return {
+        "title": title_of(outcome),
+        "verdict": answer.verdict,
+        "reason": answer.reason,
+        "stage": answer.stage,
+        "cells": list(failure.cells),
+        "folder": folder_name(failure),
+        "layers": layers,
+        "skips": [list(skip) for skip in outcome.network.skips],
+        "input": outcome.x.tolist(),
+        "expected": None if answer.expected is None else answer.expected.tolist(),
+        "actual": None if answer.actual is None else np.asarray(answer.actual).tolist(),
     }
 
 
@@ -49,9 +84,11 @@ def as_text(report: ConformanceReport) -> str:
         verdicts = [outcome.answer.verdict for outcome in outcomes]
         counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
         lines.append(f"{role:10s} {node:24s} {counts}")
-    for outcome in report.outcomes:
-        if outcome.answer.verdict in ("wrong", "crash"):
-            lines.append(f"{outcome.answer.verdict}: {outcome.cell.name}: {outcome.answer.reason}")
+    for failure in report.failures:
+        answer = failure.smallest.answer
+        lines += ["", f"{answer.verdict}: {title_of(failure.smallest)}", f"  {answer.reason}"]
+        lines += [f"  {line}" for line in trains_of(failure.smallest).splitlines()]
+        lines += [f"  cell {cell}" for cell in failure.cells]
     return "\n".join(lines)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
 import inspect
 import os
 import platform
 import re
+import subprocess
+import sys
 import tempfile
 import textwrap
 import types
@@ -56,6 +59,8 @@ _SHARED = (
     NotApplicableError.__module__,
     sort_edges.__module__,
 )
+#: Longest duration of a script; one that takes longer does not return, as the framework.
+_SCRIPT_SECONDS = 60
 #: Largest number of entries of an array that a script lists.
 _MAX_LISTED = 400
 
@@ -81,6 +86,17 @@ def write_failures(
         folders.append(Path(folder) / folder_name(failure))
         write_folder(folders[-1], reproduction(adapter, report, failure), force)
     return folders
+
+
+def shows_fault(folder: Path) -> bool:
+    """Run the script in the folder of a failure, and return whether it shows the fault."""
+    command = [sys.executable, "reproduce.py"]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        completed = subprocess.run(
+            command, cwd=folder, capture_output=True, timeout=_SCRIPT_SECONDS, check=False
+        )
+        return completed.returncode == 1
+    return True
 
 
 def refuse_full_folder(folder: str | os.PathLike[str], force: bool) -> None:
@@ -167,6 +183,15 @@ def draw_trains(y: np.ndarray) -> str:
             text = "".join(values) if is_spikes else " ".join(f"{value:.4g}" for value in train)
             lines.append(f"sample {sample}, neuron {neuron}: {text}")
     return "\n".join(lines)
+
+
+def trains_of(outcome: CellOutcome) -> str:
+    """Return input, expected and actual outputs as text; "" without outputs."""
+    answer = outcome.answer
+    if answer.expected is None or answer.actual is None:
+        return ""
+    trains = {"input": outcome.x, "expected": answer.expected, "actual": answer.actual}
+    return "\n".join(f"{name}:\n{draw_trains(np.asarray(y))}" for name, y in trains.items())
 
 
 def parameters_of(graph: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -415,10 +440,8 @@ def _issue(report: ConformanceReport, failure: Failure, script: str, has_file: b
     answer = outcome.answer
     lines = [f"# {title_of(outcome)}", ""]
     lines += [f"{report.framework} {report.version}, NIR {answer.stage}: {answer.reason}.", ""]
-    if answer.expected is not None and answer.actual is not None:
-        lines += ["```text", "input:", draw_trains(outcome.x)]
-        lines += ["expected:", draw_trains(answer.expected)]
-        lines += ["actual:", draw_trains(answer.actual), "```", ""]
+    if trains := trains_of(outcome):
+        lines += ["```text", trains, "```", ""]
     lines += ["## What NIR says", ""]
     kinds = dict.fromkeys(layer.type for layer in outcome.network.layers)
     lines += [f"- {kind}: {MEANING[kind]}" for kind in kinds if kind in MEANING]
