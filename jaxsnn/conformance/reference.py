@@ -338,7 +338,7 @@ class _Neuron(_Step):
 def _is_clear(v: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """Return for each sample whether rounding in float32 cannot move V across the threshold."""
     distance = np.abs(v - threshold) / np.maximum(np.abs(threshold), ROUNDING)
-    return (distance > ROUNDING).reshape(len(v), -1).all(axis=1)
+    return np.asarray((distance > ROUNDING).reshape(len(v), -1).all(axis=1))
 
 
 def _value(node: Node, name: str, default: float) -> np.ndarray:
