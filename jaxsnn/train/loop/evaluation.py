@@ -297,15 +297,18 @@ def duration_notes(network: Network, t_end: float) -> list[str]:
     """Return a note if a sample is so long in relation to the time constants that times may be in
     milliseconds.
     """
-    shortest = float(shortest_tau(network))
-    if not is_very_long(t_end, shortest):
+    if not is_very_long(t_end, float(shortest_tau(network))):
         return []
-    text = Text(
+    return [Note(duration_text(network, t_end), kind="assumed", code="times-in-seconds")]
+
+
+def duration_text(network: Network, t_end: float) -> Text:
+    """Return the duration of a sample and its ratio to the shortest time constant."""
+    return Text(
         "samples last {t_end}, {ratio:.0f} times the shortest time constant (times are in seconds)",
         t_end=format_time(t_end),
-        ratio=t_end / shortest,
+        ratio=t_end / float(shortest_tau(network)),
     )
-    return [Note(text, kind="assumed", code="times-in-seconds")]
 
 
 def _silent_notes(population: str, spikes: Mapping[str, float]) -> list[str]:

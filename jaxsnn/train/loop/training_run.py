@@ -62,7 +62,12 @@ from jaxsnn.train.loop.epoch import (
     begin,
     of_one_run,
 )
-from jaxsnn.train.loop.evaluation import duration_notes, measure_batches, with_all_output_spikes
+from jaxsnn.train.loop.evaluation import (
+    duration_notes,
+    duration_text,
+    measure_batches,
+    with_all_output_spikes,
+)
 from jaxsnn.train.loop.history import (
     EpochRecord,
     Fit,
@@ -396,11 +401,13 @@ class TrainingRun:
         train, validation = self._evaluate("train"), self._evaluate("validation", loud=True)
         if Result.NOT_FINITE in (int(train.result), int(validation.result)):
             problem = self._bad_number(self.state)
-            fix: str = "check the inputs and weights for invalid values"
             if problem is not None:
                 fix = problem.fix
-            elif duration := duration_notes(self.network, self.plan.t_end):
-                fix = Text("check the unit of the times: {duration}", duration=duration[0])
+            else:
+                fix = Text(
+                    "check the unit of the times ({duration}), and the inputs and weights for invalid values",
+                    duration=duration_text(self.network, self.plan.t_end),
+                )
             raise SimulationError(
                 Text(
                     "a loss or a spike time is NaN before training{cause}",
