@@ -42,6 +42,8 @@ MEMBRANE_TOLERANCE = 1e-4
 _NUMBERS = re.compile(r"\d[\d., x]*")
 #: Smallest share of time steps and samples that rounding in float32 leaves decided.
 _DECIDED = 0.5
+#: Time steps after which a convention that explains no spikes so far is left out.
+_FIRST_STEPS = 10
 #: Values that an importer assumes for a parameter that it does not read.
 _IGNORED: Mapping[str, float] = {
     "r": 1,
@@ -377,6 +379,10 @@ def _find_convention(
         if len(convention.differences) > max_differences:
             return None
         try:
+            # Most conventions differ in the first spikes.
+            start = run_reference(graph, x[:_FIRST_STEPS], dt, convention)
+            if start.spiking and not _agrees(start, actual[:_FIRST_STEPS], min_decided):
+                continue
             if _agrees(run_reference(graph, x, dt, convention), actual, min_decided):
                 return convention
         except ValueError:  # shapes that no longer match
