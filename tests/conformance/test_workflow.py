@@ -38,7 +38,7 @@ def faults_of(arguments, folder, monkeypatch):
     assert uploaded == {"conformance.xml", "conformance.html"}
     cases = ElementTree.parse(folder / "conformance.xml").findall("testcase")
     faults = {
-        case.get("name").split("/")[2]: [part.tag for part in case if part.tag != "system-out"]
+        case.attrib["name"].split("/")[2]: [part.tag for part in case if part.tag != "system-out"]
         for case in cases
     }
     return code, faults
