@@ -25,7 +25,7 @@ from jaxsnn.errors import first_line
 from jaxsnn.nir.graphs.export import export
 from jaxsnn.nir.model.graph import Graph
 
-#: Longest duration of one call of an adapter, in seconds.
+#: Longest processor time of one call of an adapter, in seconds.
 TIME_LIMIT = 30.0
 #: Verdicts of an importer, the worst first.
 _SEVERITY: tuple[VerdictName, ...] = ("wrong", "crash", "refused", "not applicable", "pass")

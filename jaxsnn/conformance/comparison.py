@@ -168,24 +168,25 @@ def capture_output() -> Iterator[CallLog]:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError if the context lasts longer.
+    """Raise TimeoutError if the context uses more processor time.
 
-    Only the main thread can be interrupted, and not on Windows; elsewhere there is no limit.
+    Processor time does not depend on what else the machine does. Only the main thread can be
+    interrupted, and not on Windows; elsewhere there is no limit.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGPROF"):
         yield
         return
 
     def interrupt(*_: object) -> None:
-        raise TimeoutError(f"no result after {seconds:g} s")
+        raise TimeoutError(f"no result after {seconds:g} s of processor time")
 
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = signal.signal(signal.SIGPROF, interrupt)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
 
 
 def parse_exported(written: Any) -> Graph:

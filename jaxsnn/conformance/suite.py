@@ -121,7 +121,7 @@ def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome]) -> Iterator[Fai
         cell, answer = outcome.cell, outcome.answer
         if answer.verdict in ("wrong", "crash"):
             key = (answer.verdict, answer.cause)
-            if answer.verdict == "wrong" and answer.diagnosis is None:
+            if answer.actual is not None and answer.diagnosis is None:
                 key += (cell.role, cell.node, cell.topology)
             groups.setdefault(key, []).append(outcome)
     for group in groups.values():

@@ -164,7 +164,7 @@ def test_an_importer_that_does_not_return(monkeypatch):
     (answer,) = verdicts(Simulator(read=read), only=only).values()
     assert (answer.verdict, answer.reason) == (
         "crash",
-        "import: TimeoutError: no result after 0.2 s",
+        "import: TimeoutError: no result after 0.2 s of processor time",
     )
 
 
