@@ -239,6 +239,21 @@ def write_and_read(graph: Any, *, reverse: bool = False) -> Any:
     return graph
 
 
+def file_bytes(graph: Any) -> bytes | None:
+    """Return the NIR file of a graph; None without a graph, or if nir cannot write it."""
+    import nir
+
+    if graph is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.nir"
+        try:
+            nir.write(path, graph)
+        except Exception:  # the fault may be that nir cannot write the file
+            return None
+        return path.read_bytes()
+
+
 def sort_edges(graph: Any, *, reverse: bool) -> None:
     """Sort the edges of a nir.NIRGraph, and of graphs in it, by names."""
     graph.edges = sorted(graph.edges, reverse=reverse)

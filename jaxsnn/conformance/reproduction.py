@@ -11,7 +11,6 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.conformance.adapter import Adapter, NotApplicableError
-from jaxsnn.conformance.comparison import Answer, sort_edges
+from jaxsnn.conformance.comparison import Answer, file_bytes, sort_edges
 from jaxsnn.conformance.networks import NetworkSpec
 from jaxsnn.conformance.reference import conventions, run_reference
 from jaxsnn.conformance.suite import CellOutcome, ConformanceReport, Failure
@@ -130,27 +129,12 @@ def reproduction(
     """
     files: dict[str, str | bytes] = {}
     outcome = failure.smallest
-    file = _file_bytes(outcome.answer.file)
+    file = file_bytes(outcome.answer.file)
     if file is not None:
         files["network.nir"] = file
     files["reproduce.py"] = _script(adapter, report, outcome, has_file=file is not None)
     files["issue.md"] = _issue(report, failure, str(files["reproduce.py"]), file is not None)
     return files
-
-
-def _file_bytes(graph: Any) -> bytes | None:
-    """Return the NIR file of a graph; None without a graph, or if nir cannot write it."""
-    import nir
-
-    if graph is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.nir"
-        try:
-            nir.write(path, graph)
-        except Exception:  # the fault may be that nir cannot write the file
-            return None
-        return path.read_bytes()
 
 
 def title_of(outcome: CellOutcome) -> str:
