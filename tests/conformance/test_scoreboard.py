@@ -30,7 +30,13 @@ def test_a_result_is_stored_and_shown(tmp_path):
     assert stored["primitives"] == {"LIF": {"import": {"wrong": 1}}}
     page = (tmp_path / "scoreboard.md").read_text(encoding="utf-8")
     assert "| LIF | **1 wrong** |" in page
-    assert "expected:\nsample 0, neuron 0: .|||\nactual:\nsample 0, neuron 0: .||.\n" in page
+    answer = report.failures[0].smallest.answer
+    trains = {
+        name: "".join(".|"[int(spike)] for spike in spikes[:, 0, 0])
+        for name, spikes in (("expected", answer.expected), ("actual", answer.actual))
+    }
+    assert trains["expected"] != trains["actual"]
+    assert all(f"{name}:\nsample 0, neuron 0: {train}\n" in page for name, train in trains.items())
 
 
 def test_versions_are_sorted_by_number(tmp_path):
