@@ -98,4 +98,9 @@ def adapter_of(name: str) -> Adapter:
             ),
             fix="install the framework in this environment, or correct the adapter",
         ) from error
+    if isinstance(adapter, type):
+        raise UsageError(
+            Text("the adapter '{adapter}' is a class", adapter=name),
+            fix="assign an instance to a name of the module, such as ADAPTER = MySimulator()",
+        )
     return adapter

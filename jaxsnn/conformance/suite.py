@@ -15,6 +15,8 @@ from jaxsnn.conformance.checking import check_network
 from jaxsnn.conformance.comparison import VERDICTS, Answer
 from jaxsnn.conformance.networks import NetworkSpec
 from jaxsnn.conformance.shrinking import shrink
+from jaxsnn.errors import UsageError
+from jaxsnn.wording import Text
 
 #: Time steps and samples of a run.
 STEPS, BATCH = 40, 4
@@ -98,11 +100,22 @@ def run(
         only: part of the names of the cells to run.
         reduce: whether to look for the smallest network that shows each fault.
         progress: called with each outcome.
+
+    Raises:
+        UsageError: no cell has this part in its name.
     """
     outcomes = []
-    for cell in cells(adapter.resets, full=full):
-        if cell.role not in roles or only not in cell.name:
-            continue
+    asked = [
+        cell
+        for cell in cells(adapter.resets, full=full)
+        if cell.role in roles and only in cell.name
+    ]
+    if not asked:
+        raise UsageError(
+            Text("no cell of these roles has '{only}' in its name", only=only),
+            fix="correct the name, or run all cells: some belong to complete runs only",
+        )
+    for cell in asked:
         outcomes.append(run_cell(adapter, cell))
         if progress is not None:
             progress(outcomes[-1])
