@@ -24,7 +24,13 @@ Case = tuple[NetworkSpec, np.ndarray]
 
 
 def shrink(
-    adapter: Adapter, role: Role, network: NetworkSpec, x: np.ndarray, answer: Answer
+    adapter: Adapter,
+    role: Role,
+    network: NetworkSpec,
+    x: np.ndarray,
+    answer: Answer,
+    *,
+    max_runs: int = MAX_RUNS,
 ) -> tuple[NetworkSpec, np.ndarray, Answer]:
     """Return the smallest network and input that are reached, and their answer.
 
@@ -34,6 +40,7 @@ def shrink(
         network: a network with the verdict "wrong" or "crash".
         x: its input (time, batch, *shape).
         answer: the answer for it.
+        max_runs: largest number of runs of the framework.
     """
     is_wrong = answer.verdict == "wrong"
     judge = partial(confirm, answer.diagnosis) if is_wrong else lambda *_: Answer(verdict="pass")
@@ -44,7 +51,7 @@ def shrink(
         for reductions in _REDUCTIONS:
             # A reduction that succeeds is tried again on its result.
             candidates = reductions(network, x)
-            while (candidate := next(candidates, None)) is not None and runs < MAX_RUNS:
+            while (candidate := next(candidates, None)) is not None and runs < max_runs:
                 reduced = check_network(adapter, role, *candidate, judge)
                 runs += _TIMEOUT_RUNS if "TimeoutError" in reduced.reason else 1
                 if reduced.verdict == answer.verdict and reduced.cause == answer.cause:

@@ -14,12 +14,14 @@ from jaxsnn.conformance.cells import ROLES, Cell, Role, cells
 from jaxsnn.conformance.checking import check_network
 from jaxsnn.conformance.comparison import VERDICTS, Answer
 from jaxsnn.conformance.networks import NetworkSpec
-from jaxsnn.conformance.shrinking import shrink
+from jaxsnn.conformance.shrinking import MAX_RUNS, shrink
 from jaxsnn.errors import UsageError
 from jaxsnn.wording import Text
 
 #: Time steps and samples of a run.
 STEPS, BATCH = 40, 4
+#: Largest number of runs that reduce all failures of a framework, except in complete runs.
+_MAX_ALL_RUNS = 600
 #: Seeds and factors of the weights that are tried until the share of spikes in the output is in a
 #: range: networks that never fire prove nothing.
 _ATTEMPTS, _ACTIVE = ((0, 1.0), (0, 0.2), (0, 5.0), (1, 1.0), (2, 1.0)), (0.02, 0.9)
@@ -96,7 +98,7 @@ def run(
     Args:
         adapter: access to the framework.
         roles: what is tested.
-        full: whether to run the cells of complete runs, too.
+        full: whether to run the cells of complete runs, too, and to reduce failures further.
         only: part of the names of the cells to run.
         reduce: whether to look for the smallest network that shows each fault.
         progress: called with each outcome.
@@ -123,11 +125,11 @@ def run(
         framework=adapter.name,
         version=importlib.metadata.version(adapter.distribution),
         outcomes=tuple(outcomes),
-        failures=tuple(_failures(adapter, outcomes)) if reduce else (),
+        failures=tuple(_failures(adapter, outcomes, full)) if reduce else (),
     )
 
 
-def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome]) -> Iterator[Failure]:
+def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome], full: bool) -> Iterator[Failure]:
     """Yield the faults: cells that fail for the same reason show the same one."""
     groups: dict[tuple[str, ...], list[CellOutcome]] = {}
     for outcome in outcomes:
@@ -137,9 +139,12 @@ def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome]) -> Iterator[Fai
             if answer.actual is not None and answer.diagnosis is None:
                 key += (cell.role, cell.node, cell.topology)
             groups.setdefault(key, []).append(outcome)
+    max_runs = MAX_RUNS if full else min(MAX_RUNS, _MAX_ALL_RUNS // max(len(groups), 1))
     for group in groups.values():
         first = group[0]
-        network, x, answer = shrink(adapter, first.cell.role, first.network, first.x, first.answer)
+        network, x, answer = shrink(
+            adapter, first.cell.role, first.network, first.x, first.answer, max_runs=max_runs
+        )
         smallest = dataclasses.replace(first, network=network, x=x, answer=answer)
         yield Failure(cells=tuple(outcome.cell.name for outcome in group), smallest=smallest)
 
