@@ -32,6 +32,7 @@ class Adapter(Protocol):
         distribution: name of the Python package.
         dt: length of the time step that modules have and that the importer assumes, in seconds.
         resets: resets of the framework's neurons, "zero" and "subtract".
+        reduction_runs: optional; largest number of runs that reduce all failures. Default: 600.
     """
 
     name: str

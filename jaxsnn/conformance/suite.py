@@ -20,7 +20,8 @@ from jaxsnn.wording import Text
 
 #: Time steps and samples of a run.
 STEPS, BATCH = 40, 4
-#: Largest number of runs that reduce all failures of a framework, except in complete runs.
+#: Largest number of runs that reduce all failures of a framework, except in complete runs; slow
+#: adapters have a smaller one, `reduction_runs`.
 _MAX_ALL_RUNS = 600
 #: Seeds and factors of the weights that are tried until the share of spikes in the output is in a
 #: range: networks that never fire prove nothing.
@@ -139,7 +140,8 @@ def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome], full: bool) -> 
             if answer.actual is not None and answer.diagnosis is None:
                 key += (cell.role, cell.node, cell.topology)
             groups.setdefault(key, []).append(outcome)
-    max_runs = MAX_RUNS if full else min(MAX_RUNS, _MAX_ALL_RUNS // max(len(groups), 1))
+    all_runs = getattr(adapter, "reduction_runs", _MAX_ALL_RUNS)
+    max_runs = MAX_RUNS if full else min(MAX_RUNS, all_runs // max(len(groups), 1))
     for group in groups.values():
         first = group[0]
         network, x, answer = shrink(

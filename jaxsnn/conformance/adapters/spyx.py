@@ -16,6 +16,7 @@ class Spyx:
 
     name = "spyx"
     distribution = "spyx"
+    reduction_runs = 200  # each run compiles its module
     dt = 1.0
     resets = ("subtract",)
 
