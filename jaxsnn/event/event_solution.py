@@ -464,7 +464,7 @@ def conclude(
         late={name: late_events(events, t_end) for name, events in trains.items()},
         feeding=tuple(network.outputs.items()),
         approximations=event_approximations(network),
-        shortest_tau=shortest_tau(network),
+        shortest_tau=jnp.min(entries(time_constants(network)), initial=jnp.inf),
         shortest_box=_shortest_box(network),
         one_per_step=_one_per_step(network),
         min_slope=options.min_slope,
@@ -472,16 +472,15 @@ def conclude(
     )
 
 
-def shortest_tau(network: Network) -> Float[Array, ""]:
-    """Return the shortest time constant of all populations, seconds; inf if there is none."""
+def time_constants(network: Network) -> list[Array]:
+    """Return the time constants of all populations, seconds."""
     parameters = [network.parameters[name] for name in network.populations]
-    taus = [
+    return [
         value
         for population_parameters in parameters
         for key, value in population_parameters.items()
         if key.startswith("tau")
     ]
-    return jnp.min(entries(taus), initial=jnp.inf)
 
 
 def _one_per_step(network: Network) -> tuple[tuple[str, float], ...]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import EventDriven, Events, lower, simulate, stream
+from jaxsnn.network.network import Network
 from jaxsnn.nir import build
 from tests.event.agreement import finite_times, sorted_finite
 
@@ -97,7 +98,7 @@ def test_a_delay_as_long_as_the_refractory_period_acts_after_its_end():
 
 
 def test_a_reset_above_the_threshold_fires_at_the_end_of_each_refractory_period():
-    """Lowering rejects such a v_reset, but parameters may come to it later, as in training."""
+    """Lowering and `with_parameters` reject such a v_reset, but traced parameters may reach it."""
     nodes = {
         "input": build.input(1),
         "w": build.linear(weight=[[6.0]]),
@@ -107,7 +108,8 @@ def test_a_reset_above_the_threshold_fires_at_the_end_of_each_refractory_period(
     }
     net = lower(build.network(nodes, [("input", "w", "n", "output"), ("n", "back", "n")]))
     above = {**net.parameters["n"], "v_reset": jnp.full(1, 1.25)}
-    changed = net.with_parameters({**net.parameters, "n": above})
+    parameters = {**net.parameters, "n": above}
+    changed = Network(parameters=parameters, wires=net.wires, populations=net.populations)
     engine = NATIVE(max_spikes=8, refractory=4e-3)
     spikes = simulate(changed, events(0.0), 2e-2, engine=engine).spikes["n"]
     times = sorted_finite(spikes.time)

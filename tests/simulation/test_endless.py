@@ -14,6 +14,7 @@ from jaxsnn.bss2.emulate.emulation import emulate
 from jaxsnn.bss2.search.quantize import quantize
 from jaxsnn.commands.run_command import run_file
 from jaxsnn.event.event_record import Budget
+from jaxsnn.network.network import Network
 from jaxsnn.network.results import Result
 from jaxsnn.nir import build
 from jaxsnn.simulation.retry import (
@@ -87,10 +88,13 @@ def largest(engine, option):
 
 
 def above(network, v_reset):
-    """The network with v_reset at or above the threshold, which no file can say."""
+    """The network with v_reset at or above the threshold: `with_parameters` cannot check values that
+    are traced, as in training.
+    """
     size = network.populations["n"].size
     neurons = {**network.parameters["n"], "v_reset": np.full(size, v_reset, network.dtype)}
-    return network.with_parameters({**network.parameters, "n": neurons})
+    parameters = {**network.parameters, "n": neurons}
+    return Network(parameters=parameters, wires=network.wires, populations=network.populations)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_smaller_budget_starts_from_the_network_of_the_next_larger_one(monkeyp
     def trained(graph, options, name):
         (budget,) = (term.most for term in options.regularisers)
         ran.append((budget, graph))
-        return SimpleNamespace(graph=f"graph of {budget:g}", notes=())
+        return SimpleNamespace(graph=f"graph of {budget:g}", notes=()), None
 
     def measured(graph, plan, name, engine=None):
         metrics = SimpleNamespace(notes=(f"metrics {name.split()[0]}",))
@@ -275,6 +275,7 @@ def test_spikes_of_all_batches_of_an_evaluation_are_counted(monkeypatch):
         "with_enough_room": lambda runner, attempt, advice: (runner, attempt(runner)),
         "late_notes": lambda *_: [],
         "other_step_notes": lambda *_: (),
+        "duration_notes": lambda *_: (),
         "_BATCH": 2,
     }.items():
         monkeypatch.setattr(evaluation, name, value)

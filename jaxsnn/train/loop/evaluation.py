@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing, warn_of
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.event.event_solution import EventSolution, shortest_tau
+from jaxsnn.event.event_solution import EventSolution, time_constants
 from jaxsnn.event.solution_notes import is_very_long
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.inputs import other_step_notes
@@ -297,7 +297,7 @@ def duration_notes(network: Network, t_end: float) -> list[str]:
     """Return a note if a sample is so long in relation to the time constants that times may be in
     milliseconds.
     """
-    if not is_very_long(t_end, float(shortest_tau(network))):
+    if not is_very_long(t_end, _shortest_tau(network)):
         return []
     return [Note(duration_text(network, t_end), kind="assumed", code="times-in-seconds")]
 
@@ -307,8 +307,13 @@ def duration_text(network: Network, t_end: float) -> Text:
     return Text(
         "samples last {t_end}, {ratio:.0f} times the shortest time constant (times are in seconds)",
         t_end=format_time(t_end),
-        ratio=t_end / float(shortest_tau(network)),
+        ratio=t_end / _shortest_tau(network),
     )
+
+
+def _shortest_tau(network: Network) -> float:
+    """Return the shortest time constant, seconds; inf if there is none. NumPy compiles nothing."""
+    return min((float(np.asarray(tau).min()) for tau in time_constants(network)), default=np.inf)
 
 
 def _silent_notes(population: str, spikes: Mapping[str, float]) -> list[str]:
