@@ -20,6 +20,7 @@ from jaxsnn.conformance.cells import ROLES
 from jaxsnn.conformance.comparison import VERDICTS
 from jaxsnn.conformance.reproduction import draw_trains
 from jaxsnn.files.opening import read_text
+from jaxsnn.files.structured_text import parse_json
 from jaxsnn.output import write_atomically
 
 _INTRODUCTION = """# Scoreboard
@@ -140,7 +141,7 @@ def _failure(failure: Mapping[str, Any]) -> list[str]:
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Return the stored results, sorted by framework and version."""
-    results = [json.loads(read_text(path, "result")) for path in folder.glob("*.json")]
+    results = [parse_json(read_text(path, "result")) for path in folder.glob("*.json")]
     return sorted(results, key=lambda result: (result["framework"], _version_key(result)))
 
 
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str]) -> None:
     docs = Path(arguments[0])
     (docs / "conformance").mkdir(exist_ok=True)
     for name in arguments[1:]:
-        result = stored_result(json.loads(read_text(name, "result")))
+        result = stored_result(parse_json(read_text(name, "result")))
         path = docs / "conformance" / f"{result['framework']}-{result['version']}.json"
         write_atomically(path, json.dumps(result, separators=(",", ":")) + "\n", force=True)
     page = scoreboard(read_results(docs / "conformance"))

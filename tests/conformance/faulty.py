@@ -55,6 +55,9 @@ class Simulator:
         return run_reference(module, x, self.dt, self.convention).output
 
 
+CONFORMING = Simulator()
+
+
 def with_parameters(graph: Graph, kind: str, **functions: Callable[[np.ndarray], Any]) -> Graph:
     """A graph with changed parameters of the nodes of a type."""
     changed = {

@@ -278,6 +278,16 @@ SUBJECTS = {
         every=36,
         together=False,
     ),
+    "conformance": Subject(
+        argv=(
+            *("conformance", "tests.conformance.faulty:CONFORMING", "--report", "OUT.html"),
+            *("--only", "export/LIF/per neuron/one layer", "--junit", "OUT.xml"),
+        ),
+        files=("OUT.xml", "OUT.html"),
+        together=False,
+        timed=("OUT.xml", "OUT.html"),
+        every=2,
+    ),
     "demo": Subject(
         argv=("demo", "-o", "OUT", "--epochs", "1", "--report", "OUT.html"),
         files=("OUT.html",),

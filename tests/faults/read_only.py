@@ -15,6 +15,7 @@ from unittest import mock
 
 from jaxsnn.bss2 import mapping_files
 from jaxsnn.bss2.search import portfolio
+from jaxsnn.conformance import suite
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.grid.time_stepped import TimeStepped
 from jaxsnn.train.loop.training_run import TrainingRun
@@ -33,15 +34,20 @@ COMMANDS = {
     "train --plot": (*_TRAINED, "-o", "free.nir", "--plot", "OUT.png"),
     "train on an emulated chip": (*_TRAINED, "-o", "OUT.nir", "--engine", "loop"),
     "train with a read-only folder of checkpoints": (*_TRAINED, "-o", "half.nir", "--resume"),
+    "conformance --failures": (
+        *("conformance", "tests.conformance.faulty:CONFORMING", "--failures", "OUT"),
+        *("--only", "export/LIF/per neuron/one layer"),
+    ),
     "deploy into a folder that is to be made": (
         *("deploy", "net.nir", "made.json", "-o", "OUT/in/here"),
     ),
 }
-#: Functions that do the work of commands: simulate, train, or place and route.
+#: Functions that do the work of commands: simulate, train, test a framework, or place and route.
 WORK = (
     (EventDriven, "run"),
     (TimeStepped, "run"),
     (TrainingRun, "_epochs"),
+    (suite, "run"),
     (portfolio, "place_and_route"),
     (mapping_files, "quantize_as_mapped"),
 )

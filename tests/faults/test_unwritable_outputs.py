@@ -18,6 +18,7 @@ from tests.faults.read_only import COMMANDS, outcome_of
 WITHOUT_OUTPUT = {"info", "check", "matrix", "compare", "doctor", "completion"}
 #: Commands whose output is a folder, with a file that they write into it.
 FOLDERS = {
+    "conformance --failures": "issue.md",
     "deploy": Path(deployed("OUT")[0]).name,
     "deploy into a folder that is to be made": Path(deployed("OUT")[0]).name,
     "demo": FILES[0],
