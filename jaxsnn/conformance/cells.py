@@ -78,7 +78,7 @@ _OF_FILES = (
     "v_leak",
     "v_reset",
 )
-_OF_CURRENTS = ("w_in = 1", "w_in = 1 and r = 1")
+_OF_CURRENTS = ("w_in = 1", "w_in = 1 and r = 1", "w_in = 0.7")
 _STRUCTURES = ("two layers", "one neuron", "recurrent")
 #: Connections that a chain of layers does not have, and files that are written differently.
 _OF_GRAPHS = ("skip", "skip from the input", "subgraph", "recurrent subgraph", "other names")
@@ -191,8 +191,8 @@ class _Draw:
         if kind.startswith("Cuba"):
             values["current_decay"] = self.numbers(0.6, 0.2, shape)
             rest = 1 - np.asarray(values["current_decay"], float)
-            unscaled = choice in ("w_in = 1", "w_in = 1 and r = 1")
-            values["current_gain"] = np.asarray(rest if unscaled else np.ones(()), np.float32)
+            factor = {"w_in = 1": rest, "w_in = 1 and r = 1": rest, "w_in = 0.7": 0.7 * rest}
+            values["current_gain"] = np.asarray(factor.get(choice, np.ones(())), np.float32)
         if choice == "v_threshold per neuron":
             values["v_threshold"] = self.rng.uniform(0.8, 1.2, shape).astype(np.float32)
         if choice == "v_leak":

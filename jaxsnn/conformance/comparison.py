@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.metadata
 import io
 import itertools
 import linecache
@@ -16,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,12 +112,21 @@ class FrameworkError(Exception):
         else a crash.
         """
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        packages = {adapter.distribution.replace("-", "_"), "nirtorch"}
-        is_own = not packages.isdisjoint(Path(frame.filename).parts)
+        is_own = not _modules_of(adapter.distribution).isdisjoint(
+            Path(frame.filename).with_suffix("").parts
+        )
         on_purpose = isinstance(error, NotImplementedError) or (is_own and _raises(frame))
         reason = f"{stage}: {type(error).__name__}: {first_line(error)}"
         verdict = "refused" if on_purpose else "crash"
         return cls(Answer(verdict=verdict, reason=reason, stage=stage))
+
+
+@cache
+def _modules_of(distribution: str) -> frozenset[str]:
+    """Return the names of the packages and modules of a framework, and of nirtorch."""
+    names = importlib.metadata.packages_distributions()
+    modules = {name for name, owners in names.items() if distribution in owners}
+    return frozenset({distribution.replace("-", "_"), *modules, "nirtorch"})
 
 
 def _raises(frame: traceback.FrameSummary) -> bool:

@@ -26,7 +26,7 @@ from jaxsnn.conformance.reference import conventions, run_reference
 from jaxsnn.conformance.suite import CellOutcome, ConformanceReport, Failure
 from jaxsnn.errors import FileError, UsageError
 from jaxsnn.nir.graphs.parse import parse
-from jaxsnn.output import write_folder
+from jaxsnn.output import refuse_unwritable_folder, write_folder
 from jaxsnn.wording import Text
 
 #: What NIR says of each primitive.
@@ -99,16 +99,13 @@ def shows_fault(folder: Path) -> bool:
 
 
 def refuse_full_folder(folder: str | os.PathLike[str], force: bool) -> None:
-    """Refuse a folder that contains something.
+    """Refuse a folder that contains something, or in which no folder can be made.
 
     Raises:
-        FileError: the folder is not empty and `force` is not set, or is a file.
+        FileError: the folder is not empty and `force` is not set, is a file, or cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileError(
-            Text("{path} exists and is not a folder", path=folder), fix="choose another name"
-        )
+    refuse_unwritable_folder(folder, (), force)
     if not force and folder.is_dir() and any(folder.iterdir()):
         raise FileError(
             Text("the folder {path} is not empty", path=folder),
@@ -151,7 +148,11 @@ def title_of(outcome: CellOutcome) -> str:
             return f"NIR import of {kinds[-1]} ignores {parameters}"
         return f"{subject} writes a wrong {parameters}"
     if answer.diagnosis is not None:
-        return f"{subject}: time constants are multiplied by {answer.diagnosis.time_factor:g}"
+        factor = answer.diagnosis.time_factor
+        if answer.stage == "import":
+            return f"{subject}: time constants are multiplied by {factor:g}"
+        excess = f"{factor:g} times too small" if factor > 1 else f"{1 / factor:g} times too large"
+        return f"{subject}: time constants in the file are {excess}"
     return f"{subject}: {answer.reason.removeprefix(f'{answer.stage}: ')}"
 
 
@@ -305,6 +306,10 @@ class Bundle(ast.NodeTransformer):
         self.imports: set[str] = set()
         self.definitions: list[str] = []
         self._names: set[str] = set()
+        # Whether a class is visited, whose methods have a `self` that is not the adapter.
+        self._is_class = False
+        # Modules of this package by the names under which functions use them.
+        self._package_modules: dict[str, types.ModuleType] = {}
 
     def add(self, value: Any) -> None:
         """Add a function, a class or a method of the adapter, and what it uses.
@@ -326,12 +331,19 @@ class Bundle(ast.NodeTransformer):
         if inspect.isfunction(function):
             for name in sorted(_global_names(function.__code__) & function.__globals__.keys()):
                 self._add_global(name, function.__globals__[name])
-        self.definitions.append(ast.unparse(ast.fix_missing_locations(self.visit(tree))))
+        # Definitions that a visit adds are visited inside it.
+        is_class, self._is_class = self._is_class, inspect.isclass(function)
+        definition = ast.unparse(ast.fix_missing_locations(self.visit(tree)))
+        self._is_class = is_class
+        self.definitions.append(definition)
 
     def _add_global(self, name: str, value: Any) -> None:
         modules = (type(self.adapter).__module__, *_SHARED, __name__)
         is_definition = inspect.isfunction(value) or inspect.isclass(value)
-        if inspect.ismodule(value):
+        package = __name__.partition(".")[0]
+        if inspect.ismodule(value) and value.__name__.partition(".")[0] == package:
+            self._package_modules[name] = value
+        elif inspect.ismodule(value):
             self.imports.add(f"import {value.__name__} as {name}")
         elif is_definition and value.__module__ in modules:
             self.add(value)
@@ -346,7 +358,8 @@ class Bundle(ast.NodeTransformer):
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         for argument in arguments:
             argument.annotation = None
-        node.args.args = [argument for argument in node.args.args if argument.arg != "self"]
+        if not self._is_class:
+            node.args.args = [argument for argument in node.args.args if argument.arg != "self"]
         node.returns = None
         docstring = ast.get_docstring(node)
         if docstring is not None:
@@ -359,8 +372,14 @@ class Bundle(ast.NodeTransformer):
         return ast.Assign(targets=[node.target], value=self.visit(node.value))
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        """Replace an attribute of the adapter by the name of a function, or by its value."""
-        if not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+        """Replace an attribute of the adapter by the name of a function, or by its value, and an
+        attribute of a module of this package by its definition.
+        """
+        owner = node.value.id if isinstance(node.value, ast.Name) else ""
+        if owner in self._package_modules:
+            self.add(getattr(self._package_modules[owner], node.attr))
+            return ast.Name(node.attr)
+        if owner != "self" or self._is_class:
             return self.generic_visit(node)
         value = getattr(self.adapter, node.attr)
         if not callable(value):

@@ -1,8 +1,12 @@
 """Which adapters and cells a run takes, and which it refuses."""
 
+import importlib.util
+from types import SimpleNamespace
+
 import pytest
 
 from jaxsnn.conformance import adapter_of, run
+from jaxsnn.conformance.comparison import FrameworkError
 from jaxsnn.errors import UsageError
 from tests.conformance.faulty import Simulator
 
@@ -18,3 +22,18 @@ def test_a_name_without_a_cell_is_refused():
 def test_what_is_no_adapter_is_refused(name):
     with pytest.raises(UsageError):
         adapter_of(name)
+
+
+@pytest.mark.parametrize("file", ["tinysim.py", "tinysim/__init__.py", "other.py"])
+def test_a_framework_refuses_by_raise_in_a_package_or_a_single_module(file, tmp_path):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("def load():\n    raise ValueError('no such node')\n")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(ValueError, match="node") as caught:
+        module.load()
+    adapter = SimpleNamespace(distribution="tinysim")
+    answer = FrameworkError.of(caught.value, "import", adapter).answer
+    assert answer.verdict == ("crash" if file == "other.py" else "refused")

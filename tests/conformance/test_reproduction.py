@@ -10,6 +10,7 @@ from jaxsnn.conformance import adapter_of, run
 from jaxsnn.conformance.reproduction import draw_trains, write_failures
 from jaxsnn.errors import FileError
 from tests.conformance.faulty import Simulator
+from tests.helpers.pages import blocks_of
 
 
 def exit_code(folder, **replacements):
@@ -84,3 +85,18 @@ def test_trains_as_text():
     spikes = np.array([[[0, 1]], [[1, 0]]])
     assert draw_trains(spikes) == "sample 0, neuron 0: .|\nsample 0, neuron 1: |."
     assert draw_trains(np.array([[[0.5]], [[0.25]]])) == "sample 0, neuron 0: 0.5 0.25"
+
+
+def test_a_script_defines_what_its_adapter_takes_from_the_package(tmp_path, monkeypatch):
+    """The adapter of the guide, whose exporter writes tau in time steps."""
+    block = next(block for block in blocks_of("conformance") if block.section == "Write an adapter")
+    right = "tau=self.dt / dt_over_tau"
+    assert block.code.count(right) == 1
+    path = tmp_path / "my_adapter.py"
+    path.write_text(block.code.replace(right, "tau=1 / dt_over_tau"))
+    monkeypatch.syspath_prepend(tmp_path)
+    adapter = adapter_of("my_adapter:ADAPTER")
+    report = run(adapter, only="export/LIF/per neuron/one layer/zero")
+    (folder,) = write_failures(report, adapter, tmp_path / "failures")
+    assert exit_code(folder)[0] == 1
+    assert "times too large" in (folder / "issue.md").read_text().splitlines()[0]
