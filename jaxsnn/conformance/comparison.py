@@ -11,7 +11,6 @@ import linecache
 import logging
 import re
 import signal
-import tempfile
 import threading
 import traceback
 import warnings
@@ -242,10 +241,9 @@ def write_and_read(graph: Any, *, reverse: bool = False) -> Any:
     """
     import nir
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.nir"
-        nir.write(path, graph)
-        graph = nir.read(path)
+    file: Any = io.BytesIO()  # in memory: an error of the disk is not one of the framework
+    nir.write(file, graph)
+    graph = nir.read(file)
     sort_edges(graph, reverse=reverse)
     return graph
 
@@ -256,13 +254,12 @@ def file_bytes(graph: Any) -> bytes | None:
 
     if graph is None:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.nir"
-        try:
-            nir.write(path, graph)
-        except Exception:  # the fault may be that nir cannot write the file
-            return None
-        return path.read_bytes()
+    file: Any = io.BytesIO()
+    try:
+        nir.write(file, graph)
+    except Exception:  # the fault may be that nir cannot write the file
+        return None
+    return file.getvalue()
 
 
 def sort_edges(graph: Any, *, reverse: bool) -> None:

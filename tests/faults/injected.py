@@ -53,6 +53,8 @@ KINDS = {
 CALLS = (
     *("open", "close", "fsync", "link", "replace", "rename", "unlink", "mkdir", "rmdir", "chmod"),
 )
+#: Last bytes of whole files of JSON, HTML and JUnit XML.
+_ENDS = (b"}", b"</html>", b"</testsuite>")
 #: Modules through which the package calls them.
 _BETWEEN = ("pathlib", "shutil", "tempfile", "contextlib", "functools")
 _CLEAN_UP = ("unlink", "rmdir")
@@ -342,7 +344,7 @@ def _state(subject, folder=None):
     for name in subject.files:
         path = Path(folder or ".") / name
         content = path.read_bytes() if path.exists() else None
-        if content and name in subject.timed and content.rstrip().endswith((b"}", b"</html>")):
+        if content and name in subject.timed and content.rstrip().endswith(_ENDS):
             content = b"whole"
         contents.append(content)
     return contents
