@@ -33,6 +33,8 @@ class Adapter(Protocol):
         dt: length of the time step that modules have and that the importer assumes, in seconds.
         resets: resets of the framework's neurons, "zero" and "subtract".
         reduction_runs: optional; largest number of runs that reduce all failures. Default: 600.
+        release: optional method without arguments that frees memory; called after every ten cells and
+            every reduced failure.
     """
 
     name: str

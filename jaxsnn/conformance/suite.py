@@ -23,6 +23,7 @@ STEPS, BATCH = 40, 4
 #: Largest number of runs that reduce all failures of a framework, except in complete runs; slow
 #: adapters have a smaller one, `reduction_runs`.
 _MAX_ALL_RUNS = 600
+_CELLS_BEFORE_RELEASE = 10
 #: Seeds and factors of the weights that are tried until the share of spikes in the output is in a
 #: range: networks that never fire prove nothing.
 _ATTEMPTS, _ACTIVE = ((0, 1.0), (0, 0.2), (0, 5.0), (1, 1.0), (2, 1.0)), (0.02, 0.9)
@@ -118,8 +119,10 @@ def run(
             Text("no cell of these roles has '{only}' in its name", only=only),
             fix="correct the name, or run all cells: some belong to complete runs only",
         )
-    for cell in asked:
+    for number, cell in enumerate(asked, 1):
         outcomes.append(run_cell(adapter, cell))
+        if number % _CELLS_BEFORE_RELEASE == 0:
+            _release(adapter)
         if progress is not None:
             progress(outcomes[-1])
     return ConformanceReport(
@@ -148,7 +151,13 @@ def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome], full: bool) -> 
             adapter, first.cell.role, first.network, first.x, first.answer, max_runs=max_runs
         )
         smallest = dataclasses.replace(first, network=network, x=x, answer=answer)
+        _release(adapter)
         yield Failure(cells=tuple(outcome.cell.name for outcome in group), smallest=smallest)
+
+
+def _release(adapter: Adapter) -> None:
+    """Let an adapter free memory."""
+    getattr(adapter, "release", lambda: None)()
 
 
 def run_cell(adapter: Adapter, cell: Cell, seed: int = 0) -> CellOutcome:

@@ -37,3 +37,13 @@ def test_a_framework_refuses_by_raise_in_a_package_or_a_single_module(file, tmp_
     adapter = SimpleNamespace(distribution="tinysim")
     answer = FrameworkError.of(caught.value, "import", adapter).answer
     assert answer.verdict == ("crash" if file == "other.py" else "refused")
+
+
+def test_an_adapter_frees_memory_between_cells_and_after_each_reduced_failure():
+    calls = []
+    adapter = Simulator(read=lambda graph: 1 / 0)
+    adapter.release = lambda: calls.append("release")  # pyright: ignore[reportAttributeAccessIssue]
+    report = run(adapter, roles=("import",), only="import/LIF/")
+    assert len(report.outcomes) >= 10
+    assert report.failures
+    assert len(calls) == len(report.outcomes) // 10 + len(report.failures)

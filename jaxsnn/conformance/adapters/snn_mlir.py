@@ -1,7 +1,8 @@
 """Adapter for the importer of snn-mlir.
 
-snn-mlir compiles a file with the tools of LLVM. The adapter runs the layers that its importer returns
-with the equations that its documentation gives for their operations.
+snn-mlir compiles a file with the tools of LLVM, which the adapter does not run. It tests the importer:
+it simulates the layers that `parse_graph` returns, in NumPy, with the equations that the documentation
+of snn-mlir gives for its operations.
 """
 
 # The package is not installed where types are checked.

@@ -110,14 +110,18 @@ class Spyx:
 
     def run(self, module: Any, x: np.ndarray) -> np.ndarray:
         """Run all time steps."""
-        import jax
         import jax.numpy as jnp
         from spyx import nn
 
         images = x.ndim == 5
         y = np.asarray(nn.run(module, jnp.asarray(np.moveaxis(x, 2, -1) if images else x))[0])
-        jax.clear_caches()  # thousands of compiled modules need gigabytes
         return np.moveaxis(y, -1, 2) if y.ndim == 5 else y
+
+    def release(self) -> None:
+        """Discard compiled modules: thousands need gigabytes."""
+        import jax
+
+        jax.clear_caches()
 
 
 def _pair(value: Any) -> tuple[int, int]:
