@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PEERS := .venv-peers
 
-.PHONY: demo test test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults gallery sbom clean help
+.PHONY: demo test test-long test-all test-lowest coverage check docs native-check format bench bench-quick interop fuzz fuzz-nightly faults gallery sbom clean help
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxsnn demo -o demo-output --report demo-output/report.html --force
@@ -23,7 +23,11 @@ KEPT := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.pytest_cache/programs" \
 PARALLEL := -n 2 --dist worksteal
 test: $(VENV)/.installed-test
 	$(KEPT) $(BIN)/python -m pytest -q $(PARALLEL) -m "last_digits and not slow" tests/event
-	$(KEPT) XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q $(PARALLEL) -m "not last_digits and not slow"
+	$(KEPT) XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q $(PARALLEL) -m "not last_digits and not slow and not long"
+
+# The rest of the fast tests: those that would make `make test` longer than ten minutes, listed in tests/long_tests.txt.
+test-long: $(VENV)/.installed-test
+	$(KEPT) XLA_FLAGS="$(QUICKLY)" $(BIN)/python -m pytest -q $(PARALLEL) -m "long and not slow"
 
 test-all: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q $(PARALLEL)

@@ -15,6 +15,7 @@ from hypothesis import settings
 
 import jaxsnn
 from jaxsnn.wording import Text
+from tests.durations import function_of, long_tests
 
 PACKAGE = os.path.dirname(os.path.abspath(jaxsnn.__file__)) + os.sep
 
@@ -23,6 +24,14 @@ os.environ.setdefault("JAXSNN_CHECK_PASSES", "1")
 
 settings.register_profile("jaxsnn", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("jaxsnn")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long tests, except those that are compiled in another way."""
+    long = long_tests()
+    for item in items:
+        if function_of(item.nodeid) in long and item.get_closest_marker("last_digits") is None:
+            item.add_marker("long")
 
 
 def pytest_collection_finish() -> None:
