@@ -66,8 +66,8 @@ class Adapter(Protocol):
 def adapters() -> dict[str, str]:
     """Return the locations of all adapters by name: those of this package, then external ones."""
     package = importlib.import_module("jaxsnn.conformance.adapters")
-    names = (module.name for module in pkgutil.iter_modules(package.__path__))
-    locations = {name: f"{package.__name__}.{name}:ADAPTER" for name in names}
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
+    locations = {name: f"{package.__name__}.{name}:ADAPTER" for name in modules}
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         locations.setdefault(entry.name, entry.value)
     return locations

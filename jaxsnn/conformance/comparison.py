@@ -123,8 +123,8 @@ class FrameworkError(Exception):
 @cache
 def _modules_of(distribution: str) -> frozenset[str]:
     """Return the names of the packages and modules of a framework, and of nirtorch."""
-    names = importlib.metadata.packages_distributions()
-    modules = {name for name, owners in names.items() if distribution in owners}
+    owners_of = importlib.metadata.packages_distributions()
+    modules = {name for name, owners in owners_of.items() if distribution in owners}
     return frozenset({distribution.replace("-", "_"), *modules, "nirtorch"})
 
 

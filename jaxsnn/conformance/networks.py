@@ -140,9 +140,9 @@ def _neuron_entry(layer: NetworkLayer, dt: float) -> dict[str, Any]:
     if layer.type.startswith("Cuba"):
         share = 1 - numbers["current_decay"]
         entry |= {"tau_syn": dt / share, "w_in": numbers["current_gain"] / share}
-    names = class_of(layer.type).names
+    parameters = class_of(layer.type).names
     return {"type": layer.type} | {
         name: np.broadcast_to(value, layer.shape).astype(np.float32)
         for name, value in entry.items()
-        if name in names
+        if name in parameters
     }

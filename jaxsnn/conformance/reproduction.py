@@ -288,7 +288,7 @@ def _accepted(adapter: Adapter, outcome: CellOutcome) -> Iterator[np.ndarray]:
     graph = parse(answer.file, dialect="nir", time_unit="s")
     for convention in conventions(graph):
         y = run_reference(graph, outcome.x, adapter.dt, convention).output
-        if not any(np.array_equal(y, other) for other in outputs):
+        if not any(np.array_equal(y, output) for output in outputs):
             outputs.append(y)
             yield y
 

@@ -74,8 +74,8 @@ def _fewer_steps(network: NetworkSpec, x: np.ndarray) -> Iterator[Case]:
 
 
 def _fewer_connections(network: NetworkSpec, x: np.ndarray) -> Iterator[Case]:
-    for skip in network.skips:
-        skips = tuple(other for other in network.skips if other != skip)
+    for removed in network.skips:
+        skips = tuple(skip for skip in network.skips if skip != removed)
         yield dataclasses.replace(network, skips=skips), x
     for number, layer in enumerate(network.layers):
         if layer.recurrent is not None:

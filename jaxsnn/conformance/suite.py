@@ -109,17 +109,17 @@ def run(
         UsageError: no cell has this part in its name.
     """
     outcomes = []
-    asked = [
+    selected = [
         cell
         for cell in cells(adapter.resets, full=full)
         if cell.role in roles and only in cell.name
     ]
-    if not asked:
+    if not selected:
         raise UsageError(
             Text("no cell of these roles has '{only}' in its name", only=only),
             fix="correct the name, or run all cells: some belong to complete runs only",
         )
-    for number, cell in enumerate(asked, 1):
+    for number, cell in enumerate(selected, 1):
         outcomes.append(run_cell(adapter, cell))
         if number % _CELLS_BEFORE_RELEASE == 0:
             _release(adapter)
