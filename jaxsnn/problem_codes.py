@@ -104,6 +104,8 @@ CODES: Mapping[str, str] = MappingProxyType(
         "accuracy-in-steps": "The trained network has a different accuracy in time steps",
         "lost-spikes": "Some of the spikes were not recorded",
         "saturated-weights": "Trained weights exceed the range of a synapse",
+        # Conformance
+        "unsupported-release": "A framework requires another release of nir",
         # PyTorch modules
         "counts-steps": "A module counts its time steps",
         "fixed-weights": "Weights of the graph are not weights of a layer of the module",

@@ -102,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         only=arguments.only,
         progress=_print_progress if arguments.verbose else None,
     )
+    add_notes(arguments, report.notes)
     if arguments.junit is not None:
         write_atomically(arguments.junit, as_junit(report), arguments.force)
     if arguments.failures is not None:

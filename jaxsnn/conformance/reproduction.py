@@ -454,7 +454,7 @@ def _issue(report: ConformanceReport, failure: Failure, script: str, has_file: b
         lines += [f"The file `network.nir` ({origin}):", "", *_parameter_lines(answer), ""]
     lines += ["## Versions", "", f"- Python {platform.python_version()}"]
     lines += [f"- {name} {version}" for name, version in _versions(report).items()]
-    lines += ["", "## Script", ""]
+    lines += ["", *report.notes, "", "## Script", ""] if report.notes else ["", "## Script", ""]
     lines += [f"`reproduce.py`{', beside `network.nir`' if has_file else ''}:", ""]
     lines += ["```python", script.rstrip(), "```", "", "## Cells of the conformance suite", ""]
     lines += [f"- `{cell}`" for cell in failure.cells]

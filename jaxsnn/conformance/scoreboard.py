@@ -49,6 +49,7 @@ def stored_result(result: Mapping[str, Any]) -> dict[str, Any]:
         "framework": result["framework"],
         "version": result["version"],
         "counts": result["counts"],
+        "notes": result.get("notes", []),
         "primitives": counts,
         "failures": [
             {name: value for name, value in failure.items() if name != "folder"}
@@ -90,6 +91,8 @@ def scoreboard(results: Sequence[Mapping[str, Any]]) -> str:
         lines += _table(["primitive", *headings], rows)
     for result in results:
         lines += [f"## {_name(result)}", ""]
+        for note in result["notes"]:
+            lines += [f"{note[0].upper()}{note[1:]}.", ""]
         lines += [line for failure in result["failures"] for line in _failure(failure)]
         if not result["failures"]:
             lines += ["No faults.", ""]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from packaging.requirements import Requirement
 
 from jaxsnn.conformance.adapter import Adapter
 from jaxsnn.conformance.cells import ROLES, Cell, Role, cells
@@ -15,7 +16,7 @@ from jaxsnn.conformance.checking import check_network
 from jaxsnn.conformance.comparison import VERDICTS, Answer
 from jaxsnn.conformance.networks import NetworkSpec
 from jaxsnn.conformance.shrinking import MAX_RUNS, shrink
-from jaxsnn.errors import UsageError
+from jaxsnn.errors import Note, UsageError
 from jaxsnn.wording import Text
 
 #: Time steps and samples of a run.
@@ -67,12 +68,14 @@ class ConformanceReport:
         framework, version: name and version of the framework.
         outcomes: answers in the order of the cells.
         failures: faults behind the answers "wrong" and "crash"; empty if they were not reduced.
+        notes: required releases of nir that are not installed, a sentence each.
     """
 
     framework: str
     version: str
     outcomes: tuple[CellOutcome, ...]
     failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -130,7 +133,34 @@ def run(
         version=importlib.metadata.version(adapter.distribution),
         outcomes=tuple(outcomes),
         failures=tuple(_failures(adapter, outcomes, full)) if reduce else (),
+        notes=tuple(_requirement_notes(adapter.distribution)),
     )
+
+
+def _requirement_notes(distribution: str) -> Iterator[str]:
+    """Yield a note for each release of nir and nirtorch that is installed, although the framework
+    requires another one.
+    """
+    for line in importlib.metadata.requires(distribution) or ():
+        requirement = Requirement(line)
+        if requirement.name not in ("nir", "nirtorch"):
+            continue
+        try:
+            installed = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            yield Note(
+                Text(
+                    "{framework} requires {requirement}, and {installed} is installed; failures may be "
+                    "due to that",
+                    framework=distribution,
+                    requirement=f"{requirement.name}{requirement.specifier}",
+                    installed=installed,
+                ),
+                kind="assumed",
+                code="unsupported-release",
+            )
 
 
 def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome], full: bool) -> Iterator[Failure]:

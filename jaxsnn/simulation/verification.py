@@ -479,9 +479,9 @@ def residuals(expected: np.ndarray, recorded: np.ndarray, tau: float) -> SpikeRe
     """Compare sorted spike times (samples, neurons, spikes) in seconds; unused slots are inf.
 
     >>> inf = float("inf")
-    >>> report = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.5, inf]]]), tau=0.5)
+    >>> report = residuals(np.array([[[1.0, 2.0]]]), np.array([[[1.25, inf]]]), tau=0.5)
     >>> report.missing, report.extra, report.mean
-    (1, 0, 1.0)
+    (1, 0, 0.5)
     """
     expected, recorded = _by_train(expected), _by_train(recorded)
     paired = align(expected, recorded, tau)

@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from jaxsnn.commands.reports.conformance_report import conformance_page
 from jaxsnn.conformance import adapter_of, run
 from jaxsnn.conformance.comparison import FrameworkError
+from jaxsnn.conformance.reproduction import reproduction
 from jaxsnn.errors import UsageError
 from tests.conformance.faulty import Simulator
+from tests.helpers.packages import installed
 
 
 def test_a_name_without_a_cell_is_refused():
@@ -47,3 +50,19 @@ def test_an_adapter_frees_memory_between_cells_and_after_each_reduced_failure():
     assert len(report.outcomes) >= 10
     assert report.failures
     assert len(calls) == len(report.outcomes) // 10 + len(report.failures)
+
+
+@pytest.mark.parametrize(("requirement", "noted"), [("nir<=1.0.4", True), ("nir<2", False)])
+def test_a_release_of_nir_that_the_framework_excludes_is_noted(
+    requirement, noted, tmp_path, monkeypatch, capsys
+):
+    """The requirement of an extra counts, too."""
+    installed(tmp_path, "oldframework", requires=[f'{requirement}; extra == "nir"'])
+    monkeypatch.syspath_prepend(tmp_path)
+    adapter = Simulator(read=lambda graph: 1 / 0, distribution="oldframework")
+    report = run(adapter, only="import/LIF/uniform/one layer")
+    assert [note.code for note in report.notes] == ["unsupported-release"] * noted
+    (failure,) = report.failures
+    assert (requirement in reproduction(adapter, report, failure)["issue.md"]) == noted
+    page = conformance_page(SimpleNamespace(failures=None, report="r.html"), report)  # pyright: ignore
+    assert ("nir&lt;=1.0.4" in page) == noted

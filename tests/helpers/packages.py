@@ -1,17 +1,19 @@
 """Packages with entry points, as pip would have installed them."""
 
 
-def installed(site, name, *, version="1.0", files=None, **points):
+def installed(site, name, *, version="1.0", files=None, requires=(), **points):
     """Installs a package into a folder, which is made if it is not there; gives the folder.
 
     Args:
         files: file name -> text of its modules.
+        requires: packages that it requires.
         points: group (without "jaxsnn.") -> its entry points, name -> "module:object".
     """
     metadata = site / f"{name}-{version}.dist-info"
     metadata.mkdir(parents=True)
-    header = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    (metadata / "METADATA").write_text(header)
+    header = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    header += [f"Requires-Dist: {requirement}" for requirement in requires]
+    (metadata / "METADATA").write_text("\n".join(header))
     lines = []
     for group, entry_points in points.items():
         lines += [

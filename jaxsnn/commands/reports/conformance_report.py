@@ -25,7 +25,9 @@ def conformance_page(arguments: argparse.Namespace, report: ConformanceReport) -
     title = f"NIR conformance of {report.framework} {report.version}"
     failures = "".join(_failure(arguments, failure) for failure in report.failures)
     headings = ("cell", "verdict", "reason", "convention", "warning")
+    notes = {"Versions": listed(report.notes, "")} if report.notes else {}
     sections = {
+        **notes,
         "Failures": failures or paragraph("No cell is wrong or crashes."),
         "Cells": table(headings, [_row(outcome) for outcome in report.outcomes]),
     }
