@@ -25,6 +25,7 @@ from jaxsnn.files.event_files import (
     read_window,
 )
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.io.spike_trains import read_spike_trains
 from jaxsnn.options import TIME_UNIT
@@ -492,6 +493,7 @@ def sample_of_recording(recording: np.ndarray, size: SensorSize, unit: float, na
     return Sample(_times(recording, name) * unit, channels_of(recording, size, name))
 
 
+@suggests_keywords
 def events_of_arrays(
     recordings: Sequence[np.ndarray],
     sensor_size: tuple[int, ...],

@@ -19,6 +19,7 @@ from jaxsnn.errors import FileError, Note, UsageError, listing, warn_of
 from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.event_files import CAMERA_ENDINGS
 from jaxsnn.files.opening import read_text
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed
 from jaxsnn.nir.io.spike_trains import read_spike_labels
@@ -141,6 +142,7 @@ def event_data(
     return data, events.notes
 
 
+@suggests_keywords
 def data_of_recordings(
     recordings: Iterable[tuple[Any, Any]],
     sensor_size: tuple[int, int, int],
@@ -215,6 +217,7 @@ def data_of_recordings(
     return data
 
 
+@suggests_keywords
 def save_events(
     path: str | os.PathLike[str],
     recordings: Iterable[Any],

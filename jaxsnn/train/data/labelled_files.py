@@ -17,6 +17,7 @@ import numpy as np
 from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.files.array_files import load_arrays, map_array
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed
@@ -417,6 +418,7 @@ def _shape_of_input(graph: Graph) -> tuple[int, ...] | None:
     return None if entering is None else tuple(map(int, entering))
 
 
+@suggests_keywords
 def data_of_nir(
     observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
 ) -> Data:

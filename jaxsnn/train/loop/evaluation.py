@@ -16,6 +16,7 @@ from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing, w
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution, shortest_tau
 from jaxsnn.event.solution_notes import is_very_long
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.lowering.lower import lower, update_graph
@@ -82,6 +83,7 @@ class Measured:
         return sum(self.spikes.values())
 
 
+@suggests_keywords
 @usual_promotion
 def evaluate(
     graph: Graph,
@@ -116,6 +118,7 @@ def evaluate(
     return measured.accuracy
 
 
+@suggests_keywords
 @usual_promotion
 def evaluate_neurobench(
     graph: Graph,
@@ -380,6 +383,7 @@ def problem_of_run(engine: Engine, network: Network, solution: Solution) -> Prob
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
 
 
+@suggests_keywords
 @usual_promotion
 def calibrated(
     graph: Graph,
