@@ -14,11 +14,13 @@ from jaxsnn import (
     Note,
 )
 from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.nir import build
 from jaxsnn.train import (
     Data,
     FirstSpike,
     Latency,
     PopulationCode,
+    TrainingStopped,
     evaluate,
     fit,
     splits_of_arrays,
@@ -144,6 +146,36 @@ def test_samples_of_thousands_of_time_constants_name_the_unit():
             fit(graph, data, **ONCE)
         trained = fit(graph, "yinyang", t_end=65.0, **ONCE)
     assert "times-in-seconds" in [getattr(note, "code", "") for note in trained.notes]
+
+
+@pytest.mark.parametrize(("scale", "noted"), [(1.0, False), (1e-3, True), (0.0, False)])
+def test_events_within_a_small_fraction_of_a_time_constant_name_the_unit(scale, noted):
+    events, labels = late_data(0.05)
+    data = (Events(time=scale * events.time, index=events.index), labels)
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        evaluate(small_net(), data)
+    assert any("times the shortest" in str(warning.message) for warning in issued) == noted
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trained = fit(small_net(), data, **ONCE)
+    assert ("times-in-seconds" in [getattr(note, "code", "") for note in trained.notes]) == noted
+
+
+def test_training_and_evaluation_name_the_unit_of_long_time_constants():
+    times = {"tau_mem": "10s", "tau_syn": "10s"}
+    graph = build.sequential(
+        build.input(5), build.linear(3), build.cubalif(**times), build.output(), seed=0
+    )
+    with pytest.warns(ApproximationWarning, match="tau_mem is 10 s, 100 times"):
+        evaluate(graph, late_data(0.05), t_end=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TrainingStopped) as stopped:
+            fit(graph, late_data(0.05), t_end=0.1, **ONCE)
+    codes = [getattr(note, "code", "") for note in stopped.value.fit.notes]
+    assert codes.count("time-constant") == 2
+    assert "times-in-seconds" not in codes
 
 
 @pytest.mark.parametrize("data", ["yinyang", yinyang_splits(sizes=(30, 30, 30))], ids=type)

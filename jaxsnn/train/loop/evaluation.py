@@ -15,9 +15,10 @@ import numpy as np
 from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution, shortest_tau
-from jaxsnn.event.solution_notes import is_very_long
+from jaxsnn.event.solution_notes import is_very_long, time_constant_notes
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.bad_numbers import bad_number
+from jaxsnn.network.delay_notes import long_delay_notes
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
@@ -30,6 +31,7 @@ from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import (
     Batch,
+    brief_event_notes,
     encoded,
     first_pieces,
     late_notes,
@@ -291,6 +293,9 @@ def measure(
         *late_sample_notes({"data": samples}, end),
         *other_step_notes(network, data.x),
         *duration_notes(network, end),
+        *brief_event_notes(network, first),
+        *time_constant_notes(network, end),
+        *long_delay_notes(network, end),
         *_silent_notes(loss.population, measured.spikes),
     )
     return replace(measured, notes=notes)
