@@ -409,6 +409,24 @@ def test_units_are_explicit_or_reported(read, tmp_path):
         assert read(recording, "1us", tmp_path) == pytest.approx([2e-3, 5e-3])
 
 
+@pytest.mark.parametrize("read", [of_sequence, of_arrays, of_file])
+@pytest.mark.parametrize(("unit", "advised"), [("ms", "1ms"), ("us", "1us"), ("week", "1us")])
+def test_units_without_a_number_are_refused_with_the_number(read, unit, advised, tmp_path):
+    recording = np.array([(2000, 0, 0, 0)], SMALL)
+    with pytest.raises(UsageError, match=f"time_unit is '{unit}'") as error:
+        read(recording, unit, tmp_path)
+    assert f'"{advised}"' in error.value.problem.fix
+    assert "s, ms, us, ns" in error.value.problem.fix
+
+
+def test_units_in_seconds_are_saved(tmp_path):
+    path, recording = tmp_path / "a.npz", np.array([(2000, 0, 0, 0)], SMALL)
+    save_events(path, [recording], sensor_size=(3, 2, 2), time_unit=1e-3)
+    assert ragged_of_file(path, None)[0].time.tolist() == [2.0]
+    with pytest.raises(UsageError, match="time_unit is 'ms'"):
+        save_events(path, [recording], sensor_size=(3, 2, 2), time_unit="ms", force=True)
+
+
 def test_generators_of_recordings_are_read_once():
     expected = data_of_recordings(recordings(), (3, 2, 2), time_unit="1us")
     data = data_of_recordings(iter(recordings()), (3, 2, 2), time_unit="1us")
@@ -477,7 +495,8 @@ ARRAYS = {
         ({"labels": None}, "no array 'labels'"),
         ({"sensor_size": None}, "size of its sensor"),
         ({"sensor_size": np.array([3, 2])}, "sensor_size is"),
-        ({"time_unit": np.array("1 week")}, "unknown unit"),
+        ({"time_unit": np.array("1 week")}, "time_unit is '1 week'"),
+        ({"time_unit": np.array("ms")}, "time_unit is 'ms'"),
         ({"time_unit": np.array(1)}, "'time_unit' is"),
     ],
 )
