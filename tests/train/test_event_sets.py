@@ -427,6 +427,42 @@ def test_units_in_seconds_are_saved(tmp_path):
         save_events(path, [recording], sensor_size=(3, 2, 2), time_unit="ms", force=True)
 
 
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["left/0.npz", "right/0.npz"], "events"),
+        (["train/left/0.npz", "test/left/0.npz"], "events"),
+        (["train/left/0.aedat4"], "events"),
+        (["train.npz", "test.npz"], "events"),
+        (["shd_train.h5", "shd_test.h5"], "shd"),
+        (["trials_to_train.txt", "user01.aedat"], "dvsgesture"),
+        (["yes_anna_0.wav"], "wav"),
+    ],
+)
+def test_folders_of_recordings_without_their_prefix_are_refused_with_it(files, kind, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(FileError) as error:
+        load_splits(tmp_path)
+    assert f"{kind}:{tmp_path}" in error.value.problem.fix
+
+
+def test_a_file_of_recordings_without_its_prefix_is_refused_with_it(tmp_path):
+    path = tmp_path / "a.npz"
+    arrays, labels = zip(*recordings(), strict=True)
+    save_events(path, arrays, labels, sensor_size=(3, 2, 2), time_unit="1us")
+    with pytest.raises(FileError) as error:
+        load_splits(path)
+    assert f"events:{path}" in error.value.problem.fix
+
+
+def test_a_folder_without_data_names_no_prefix(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileError, match="no array 'y_train'"):
+        load_splits(tmp_path)
+
+
 def test_generators_of_recordings_are_read_once():
     expected = data_of_recordings(recordings(), (3, 2, 2), time_unit="1us")
     data = data_of_recordings(iter(recordings()), (3, 2, 2), time_unit="1us")

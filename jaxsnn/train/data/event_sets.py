@@ -75,7 +75,7 @@ _GESTURES = (
 )
 _PARTS = ("train", "validation", "test")
 #: Endings of the names of files with one sample.
-_SAMPLE_ENDINGS = (*CAMERA_ENDINGS, ".npz")
+SAMPLE_ENDINGS = (*CAMERA_ENDINGS, ".npz")
 
 Notes = tuple[str, ...]
 
@@ -494,7 +494,7 @@ def _of_folders(
             Text(
                 "{path} contains no files in folders of labels whose names end with {endings}",
                 path=location,
-                endings=listing(_SAMPLE_ENDINGS),
+                endings=listing(SAMPLE_ENDINGS),
             ),
             fix="sort the files into folders: train/LABEL and test/LABEL",
         )
@@ -527,14 +527,14 @@ def _files_by_label(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         if not label.is_dir() or label.name.startswith("."):
             continue
         entries = sorted(path for path in label.iterdir() if not path.name.startswith("."))
-        files[label.name] = [path for path in entries if path.suffix in _SAMPLE_ENDINGS]
+        files[label.name] = [path for path in entries if path.suffix in SAMPLE_ENDINGS]
         ignored += len(entries) - len(files[label.name])
     if any(files.values()) and (empty := [label for label, paths in files.items() if not paths]):
         raise FileError(
             Text(
                 "{path} contains no file whose name ends with {endings}",
                 path=folder / empty[0],
-                endings=listing(_SAMPLE_ENDINGS),
+                endings=listing(SAMPLE_ENDINGS),
             ),
             fix="add samples, or remove the folder",
         )
