@@ -96,6 +96,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "cannot-stream": "A population cannot be simulated piece by piece",
         "no-native": "The native kernels are missing",
         # Training
+        "no-first-class": "Class 0 does not occur in the training data, as if labels were counted from 1",
         "default-engine": "The default engine of training depends on the network or the data",
         "default-loss": "The default loss depends on the network",
         "default-output": "The default output that the loss reads depends on the network",

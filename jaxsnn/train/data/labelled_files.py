@@ -441,7 +441,23 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
                 )
                 raise UsageError(message, fix="leave it out")
         splits, notes = as_splits(data, options.seed)
+    notes = (*notes, *_first_class_notes(splits))
     return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
+
+
+def _first_class_notes(splits: Splits) -> list[str]:
+    """Return a note if class 0 does not occur in the training samples, as if labels were counted from 1."""
+    labels = splits.train.y
+    if (smallest := int(np.min(labels))) == 0:
+        return []
+    text = Text(
+        "{data}: no training sample has the label 0, the labels are {smallest} to {largest}. If they are "
+        "counted from 1, subtract 1: one output of the network is never the answer",
+        data=splits.name,
+        smallest=smallest,
+        largest=int(np.max(labels)),
+    )
+    return [Note(text, kind="assumed", code="no-first-class")]
 
 
 def _shape_of_input(graph: Graph) -> tuple[int, ...] | None:
