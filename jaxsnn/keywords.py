@@ -43,12 +43,12 @@ def suggests_keywords(target: Target) -> Target:
             return function(*arguments, **keywords)
         except TypeError:
             accepted = _keywords_of(function)
-            unknown = [name for name in keywords if name not in accepted] if accepted else []
-            if not unknown:
+            if accepted is None or set(keywords) <= set(accepted):
                 raise
+            unknown = next(name for name in keywords if name not in accepted)
         raise UnknownKeywordError(
-            Text("{function} has no argument '{name}'", function=decorated_name, name=unknown[0]),
-            fix=suggestion(unknown[0], accepted),
+            Text("{function} has no argument '{name}'", function=decorated_name, name=unknown),
+            fix=suggestion(unknown, accepted) if accepted else "leave it out",
         )
 
     if is_class:
@@ -58,11 +58,11 @@ def suggests_keywords(target: Target) -> Target:
     return decorated
 
 
-def _keywords_of(function: Callable[..., Any]) -> list[str]:
-    """Return the keyword arguments of a function; none if it takes any."""
+def _keywords_of(function: Callable[..., Any]) -> list[str] | None:
+    """Return the keyword arguments of a function; None if it takes any."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return []
+        return None
     return [
         parameter.name
         for parameter in parameters

@@ -64,6 +64,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "instant-cycle": "A cycle has no delay, or its result depends on the order of its nodes in a time step",
         "delay": "A delay is not a multiple of the time step, or is in an unsupported place",
         "late-bias": "A bias passes through a delay",
+        "long-delay": "A delay is not shorter than the run, so that no spike arrives",
         "late-by-target": "A Delay of a cycle comes after weights, with a delay for each target neuron",
         "current-and-deltas": "A neuron receives both an input current and delta spikes",
         "spikes-at-threshold": "A Threshold or ReLU receives spikes, which have no amplitude",
@@ -95,6 +96,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "cannot-stream": "A population cannot be simulated piece by piece",
         "no-native": "The native kernels are missing",
         # Training
+        "no-first-class": "Class 0 does not occur in the training data, as if labels were counted from 1",
         "default-engine": "The default engine of training depends on the network or the data",
         "default-loss": "The default loss depends on the network",
         "default-output": "The default output that the loss reads depends on the network",

@@ -51,6 +51,34 @@ def parse_time(text: str | float) -> float:
     return seconds
 
 
+def parse_time_unit(value: str | float, option: str = "time_unit") -> float:
+    """Parse the unit of the times of some data in seconds: a time as in `parse_time`, such as "1us".
+
+    Args:
+        option: name of the unit, for the message.
+
+    Raises:
+        UsageError: the value is not a time; a unit without a number is none.
+
+    >>> parse_time_unit("1us"), parse_time_unit("10 ms"), parse_time_unit(1e-3)
+    (1e-06, 0.01, 0.001)
+    """
+    try:
+        return parse_time(value)
+    except UsageError as error:
+        example = '"1us"'
+        if isinstance(value, str) and _ALIASES.get(value.strip(), value.strip()) in SECONDS:
+            example = f'"1{value.strip()}"'
+        raise UsageError(
+            Text("{option} is {value}, which is not a time", option=option, value=shown(value)),
+            fix=Text(
+                "pass a positive number with a unit ({units}), such as {example}, or seconds",
+                units=", ".join(SECONDS),
+                example=example,
+            ),
+        ) from error
+
+
 def refuse_no_time(seconds: object, option: Option | str) -> None:
     """Refuse a time that is not positive and finite, or not a number.
 

@@ -34,6 +34,7 @@ from jaxsnn.event.solution_notes import continuous_time_notes, time_constant_not
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.delay_notes import long_delay_notes
 from jaxsnn.network.features import StaticNetwork
 from jaxsnn.network.inputs import checked_inputs, other_step_notes
 from jaxsnn.network.meshes import by_compiler
@@ -147,6 +148,7 @@ class EventDriven(EventOptions):
         more = (
             *continuous_time_notes(network),
             *time_constant_notes(network, t_end),
+            *long_delay_notes(network, t_end),
             *other_step_notes(network, inputs),
         )
         return replace(

@@ -102,6 +102,7 @@ class Sigmoid(_PositiveNumbers):
         return self.slope * s * (1 - s)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class StraightThrough:
     """Surrogate that is 1 everywhere (Bengio, Leonard and Courville, arXiv:1308.3432)."""

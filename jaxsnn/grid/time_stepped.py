@@ -34,6 +34,7 @@ from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.bad_numbers import out_of_bounds
 from jaxsnn.network.cycles import Cycle, groups
+from jaxsnn.network.delay_notes import long_delay_notes
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.meshes import by_compiler
 from jaxsnn.network.network import Network, check_precision, entries
@@ -109,9 +110,12 @@ class TimeStepped:
         check_precision(network)
         engine = self.hashable()
         dt = step_length(network, engine.dt)
-        solution = _run(engine, network, rasters(network, inputs, t_end=t_end, dt=dt))
+        input_rasters = rasters(network, inputs, t_end=t_end, dt=dt)
+        solution = _run(engine, network, input_rasters)
+        steps = len(next(iter(input_rasters.x.values())))
         notes = (
             *solution.approximations,
+            *(() if dt is None else long_delay_notes(network, steps * dt)),
             *untied(network),
             *rounded_end(t_end, dt),
             *other_step_notes(network, inputs),

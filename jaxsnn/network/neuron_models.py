@@ -18,6 +18,7 @@ from jaxsnn.wording import Text
 ENTRY_POINTS = "jaxsnn.neurons"
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class NeuronModel:
     """Neuron model of one node type.

@@ -22,6 +22,7 @@ from jaxsnn.summary import summarised
 from jaxsnn.wording import Text
 
 
+@suggests_keywords
 @summarised
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)

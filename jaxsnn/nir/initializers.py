@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_integer
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.wording import Option, Text
 
 __all__ = [
@@ -36,6 +37,7 @@ Seed = Any
 Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]
 
 
+@suggests_keywords
 def seed_words(seed: Seed, option: Option | str = "seed") -> tuple[int, ...]:
     """Return the integers that represent a seed: itself, or the data of a key.
 
@@ -77,6 +79,7 @@ def _key_data(seed: Any) -> tuple[int, ...] | None:
     return tuple(int(word) for word in np.asarray(seed))
 
 
+@suggests_keywords
 def generator_of(source: np.random.Generator | Seed) -> np.random.Generator:
     """Return the generator itself, or a new one for a seed: that of `np.random.default_rng` for an
     integer.
@@ -89,11 +92,13 @@ def generator_of(source: np.random.Generator | Seed) -> np.random.Generator:
     return np.random.default_rng(seed_words(source))
 
 
+@suggests_keywords
 def constant(value: float) -> Initializer:
     """Return an initialiser with the same value everywhere."""
     return lambda source, shape: np.full(shape, float(value))
 
 
+@suggests_keywords
 def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
     """Normal distribution.
 
@@ -105,11 +110,13 @@ def normal(mean: float = 0.0, std: float = 1.0) -> Initializer:
     return lambda source, shape: generator_of(source).normal(mean, std, shape)
 
 
+@suggests_keywords
 def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     """Uniform distribution in [low, high)."""
     return lambda source, shape: generator_of(source).uniform(low, high, shape)
 
 
+@suggests_keywords
 def kaiming_normal(gain: float = math.sqrt(2.0)) -> Initializer:
     """Return a normal initialiser of variance gain^2 / inputs (He et al., 2015,
     arXiv:1502.01852).
@@ -119,6 +126,7 @@ def kaiming_normal(gain: float = math.sqrt(2.0)) -> Initializer:
     )
 
 
+@suggests_keywords
 def kaiming_uniform(gain: float = math.sqrt(2.0)) -> Initializer:
     """Return a uniform initialiser of variance gain^2 / inputs (He et al., 2015,
     arXiv:1502.01852).
@@ -126,6 +134,7 @@ def kaiming_uniform(gain: float = math.sqrt(2.0)) -> Initializer:
     return lambda source, shape: _symmetric(source, gain * math.sqrt(3.0 / fans(shape)[0]), shape)
 
 
+@suggests_keywords
 def xavier_normal(gain: float = 1.0) -> Initializer:
     """Return a normal initialiser of variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio,
     2010).
@@ -135,6 +144,7 @@ def xavier_normal(gain: float = 1.0) -> Initializer:
     )
 
 
+@suggests_keywords
 def xavier_uniform(gain: float = 1.0) -> Initializer:
     """Return a uniform initialiser of variance 2 gain^2 / (inputs + outputs) (Glorot and Bengio,
     2010).
@@ -146,6 +156,7 @@ def _symmetric(source: Any, bound: float, shape: tuple[int, ...]) -> np.ndarray:
     return generator_of(source).uniform(-bound, bound, shape)
 
 
+@suggests_keywords
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """Inputs and outputs of one unit for a weight of shape (outputs, inputs, *kernel).
 

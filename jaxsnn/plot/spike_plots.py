@@ -28,6 +28,7 @@ from jaxsnn.units import refuse_no_time
 from jaxsnn.wording import Text
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class SpikeTrain:
     """Spikes of one population in one sample: `time` (spikes,) in seconds, `index` (spikes,);

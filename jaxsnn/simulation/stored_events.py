@@ -25,10 +25,11 @@ from jaxsnn.files.event_files import (
     read_window,
 )
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.io.spike_trains import read_spike_trains
 from jaxsnn.options import TIME_UNIT
-from jaxsnn.units import format_time, parse_time
+from jaxsnn.units import format_time, parse_time, parse_time_unit
 from jaxsnn.wording import Reference, Text
 
 #: Columns, rows and polarities of a camera; (channels, 1, 1) of a cochlea.
@@ -492,11 +493,12 @@ def sample_of_recording(recording: np.ndarray, size: SensorSize, unit: float, na
     return Sample(_times(recording, name) * unit, channels_of(recording, size, name))
 
 
+@suggests_keywords
 def events_of_arrays(
     recordings: Sequence[np.ndarray],
     sensor_size: tuple[int, ...],
     *,
-    time_unit: str | None = None,
+    time_unit: str | float | None = None,
     max_events: int | None = None,
 ) -> Events:
     """Return events (samples, events) of structured arrays with fields t and p and, of a camera, x
@@ -508,8 +510,8 @@ def events_of_arrays(
     Args:
         recordings: one structured array for each sample; times from the start of the recording.
         sensor_size: (x, y, p), as in tonic.
-        time_unit: unit of t; None: microseconds if t are integers, as in tonic, which a note reports.
-            Floating-point numbers need a unit.
+        time_unit: unit of t, a number with a unit, such as "1ms", or seconds; None: microseconds if t are
+            integers, as in tonic, which a note reports. Floating-point numbers need a unit.
         max_events: largest number of events of a sample; None: no limit. Longer samples are refused.
 
     Raises:
@@ -526,7 +528,7 @@ def events_of_arrays(
     if time_unit is None:
         times = [recording["t"] for recording in recordings if "t" in (recording.dtype.names or ())]
         notes.append(assumed_unit(name, times, TIME_UNIT.set_to("1s")))
-    unit = parse_time(_CAMERA_UNIT if time_unit is None else time_unit)
+    unit = parse_time_unit(_CAMERA_UNIT if time_unit is None else time_unit)
     slots = max([len(recording) for recording in recordings] + [1])
     if max_events is not None and slots > max_events:
         raise UsageError(
@@ -820,9 +822,8 @@ def _unit(arrays: Mapping[str, np.ndarray], name: str) -> tuple[float, tuple[Not
                 fix="write a text, such as 1us",
             )
         text = declared[()]
-        return parse_time(
-            text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
-        ), ()
+        text = text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+        return parse_time_unit(text, f"{name}: time_unit"), ()
     note = assumed_unit(name, [arrays["t"]], "an array time_unit with a text, such as 1s")
     return parse_time(_CAMERA_UNIT), (note,)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from jaxsnn.errors import UsageError
 from jaxsnn.grid.time_stepped import TimeStepped
-from jaxsnn.keywords import with_underscores
+from jaxsnn.keywords import suggests_keywords, with_underscores
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.options import DT
@@ -105,6 +105,7 @@ def _operations(metrics: NeuroBench | None) -> str:
     return "" if metrics is None else f"{metrics.operations:.1f}"
 
 
+@suggests_keywords
 def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> Tuned:
     """Measure a network in the time steps of its source framework and in continuous time, train it in
     continuous time, and measure it again.

@@ -273,9 +273,8 @@ def test_spikes_of_all_batches_of_an_evaluation_are_counted(monkeypatch):
             problem=None, counts={"a": inputs[:, :2]}, classes=inputs[:, 2]
         ),
         "with_enough_room": lambda runner, attempt, advice: (runner, attempt(runner)),
-        "late_notes": lambda *_: [],
         "other_step_notes": lambda *_: (),
-        "duration_notes": lambda *_: (),
+        "time_notes": lambda *_: (),
         "_BATCH": 2,
     }.items():
         monkeypatch.setattr(evaluation, name, value)

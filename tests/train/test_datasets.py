@@ -406,7 +406,7 @@ def test_a_run_that_is_silent_for_late_events_names_them():
     assert_refused(
         lambda: fit(graph, data, epochs=1, t_end=0.04, progress=None),
         TrainingStopped,
-        r"use events before t_end \(train: .* or use larger",
+        r"correct the times \(train: .* or use larger",
     )
 
 

@@ -409,6 +409,60 @@ def test_units_are_explicit_or_reported(read, tmp_path):
         assert read(recording, "1us", tmp_path) == pytest.approx([2e-3, 5e-3])
 
 
+@pytest.mark.parametrize("read", [of_sequence, of_arrays, of_file])
+@pytest.mark.parametrize(("unit", "advised"), [("ms", "1ms"), ("us", "1us"), ("week", "1us")])
+def test_units_without_a_number_are_refused_with_the_number(read, unit, advised, tmp_path):
+    recording = np.array([(2000, 0, 0, 0)], SMALL)
+    with pytest.raises(UsageError, match=f"time_unit is '{unit}'") as error:
+        read(recording, unit, tmp_path)
+    assert f'"{advised}"' in error.value.problem.fix
+    assert "s, ms, us, ns" in error.value.problem.fix
+
+
+def test_units_in_seconds_are_saved(tmp_path):
+    path, recording = tmp_path / "a.npz", np.array([(2000, 0, 0, 0)], SMALL)
+    save_events(path, [recording], sensor_size=(3, 2, 2), time_unit=1e-3)
+    assert ragged_of_file(path, None)[0].time.tolist() == [2.0]
+    with pytest.raises(UsageError, match="time_unit is 'ms'"):
+        save_events(path, [recording], sensor_size=(3, 2, 2), time_unit="ms", force=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["left/0.npz", "right/0.npz"], "events"),
+        (["train/left/0.npz", "test/left/0.npz"], "events"),
+        (["train/left/0.aedat4"], "events"),
+        (["train.npz", "test.npz"], "events"),
+        (["shd_train.h5", "shd_test.h5"], "shd"),
+        (["trials_to_train.txt", "user01.aedat"], "dvsgesture"),
+        (["yes_anna_0.wav"], "wav"),
+    ],
+)
+def test_folders_of_recordings_without_their_prefix_are_refused_with_it(files, kind, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(FileError) as error:
+        load_splits(tmp_path)
+    assert f"{kind}:{tmp_path}" in error.value.problem.fix
+
+
+def test_a_file_of_recordings_without_its_prefix_is_refused_with_it(tmp_path):
+    path = tmp_path / "a.npz"
+    arrays, labels = zip(*recordings(), strict=True)
+    save_events(path, arrays, labels, sensor_size=(3, 2, 2), time_unit="1us")
+    with pytest.raises(FileError) as error:
+        load_splits(path)
+    assert f"events:{path}" in error.value.problem.fix
+
+
+def test_a_folder_without_data_names_no_prefix(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileError, match="no array 'y_train'"):
+        load_splits(tmp_path)
+
+
 def test_generators_of_recordings_are_read_once():
     expected = data_of_recordings(recordings(), (3, 2, 2), time_unit="1us")
     data = data_of_recordings(iter(recordings()), (3, 2, 2), time_unit="1us")
@@ -477,7 +531,8 @@ ARRAYS = {
         ({"labels": None}, "no array 'labels'"),
         ({"sensor_size": None}, "size of its sensor"),
         ({"sensor_size": np.array([3, 2])}, "sensor_size is"),
-        ({"time_unit": np.array("1 week")}, "unknown unit"),
+        ({"time_unit": np.array("1 week")}, "time_unit is '1 week'"),
+        ({"time_unit": np.array("ms")}, "time_unit is 'ms'"),
         ({"time_unit": np.array(1)}, "'time_unit' is"),
     ],
 )

@@ -14,11 +14,14 @@ from jaxsnn import (
     Note,
 )
 from jaxsnn.errors import SimulationError, UsageError
+from jaxsnn.nir import build
 from jaxsnn.train import (
     Data,
     FirstSpike,
     Latency,
     PopulationCode,
+    Splits,
+    TrainingStopped,
     evaluate,
     fit,
     splits_of_arrays,
@@ -146,7 +149,48 @@ def test_samples_of_thousands_of_time_constants_name_the_unit():
     assert "times-in-seconds" in [getattr(note, "code", "") for note in trained.notes]
 
 
+@pytest.mark.parametrize(("scale", "noted"), [(1.0, False), (1e-3, True), (0.0, False)])
+def test_events_within_a_small_fraction_of_a_time_constant_name_the_unit(scale, noted):
+    events, labels = late_data(0.05)
+    data = (Events(time=scale * events.time, index=events.index), labels)
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        evaluate(small_net(), data)
+    assert any("times the shortest" in str(warning.message) for warning in issued) == noted
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trained = fit(small_net(), data, **ONCE)
+    assert ("times-in-seconds" in [getattr(note, "code", "") for note in trained.notes]) == noted
+
+
+def test_training_and_evaluation_name_the_unit_of_long_time_constants():
+    times = {"tau_mem": "10s", "tau_syn": "10s"}
+    graph = build.sequential(
+        build.input(5), build.linear(3), build.cubalif(**times), build.output(), seed=0
+    )
+    with pytest.warns(ApproximationWarning, match="tau_mem is 10 s, 100 times"):
+        evaluate(graph, late_data(0.05), t_end=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(TrainingStopped) as stopped:
+            fit(graph, late_data(0.05), t_end=0.1, **ONCE)
+    codes = [getattr(note, "code", "") for note in stopped.value.fit.notes]
+    assert codes.count("time-constant") == 2
+    assert "times-in-seconds" not in codes
+
+
 @pytest.mark.parametrize("data", ["yinyang", yinyang_splits(sizes=(30, 30, 30))], ids=type)
 def test_evaluate_advises_on_names_and_splits(data):
     with pytest.raises(UsageError, match=r"\.test"):
         evaluate(small_net(), data)
+
+
+@pytest.mark.parametrize(("first_label", "noted"), [(0, False), (1, True)])
+def test_training_data_without_the_label_0_are_noted(first_label, noted):
+    """As if labels were counted from 1, with an output too many."""
+    neurons = build.lif(tau=1e-2, r=10.0)
+    graph = build.sequential(build.input(5), build.linear(3), neurons, seed=0)
+    x = np.random.default_rng(0).random((8, 4))
+    data = Data(x=x, y=np.arange(8) % 2 + first_label, classes=("0", "1", "2"))
+    fitted = fit(graph, Splits(train=data, validation=data, test=data, name="d"), **ONCE)
+    assert ("no-first-class" in [getattr(note, "code", "") for note in fitted.notes]) == noted

@@ -81,7 +81,7 @@ def parse_options(nodes: Mapping[str, Node], dialect: str | None, **options: Any
         if option not in option_names:
             raise UsageError(
                 Text("unknown option '{option}'", option=option),
-                fix=suggestion(option, option_names),
+                fix=suggestion(option, ("dialect", *option_names)),
             )
         if value is None:
             continue

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.model.draft import POOLS
 from jaxsnn.nir.model.node import nothing
 from jaxsnn.nir.model.nodes import TYPES
@@ -148,6 +149,7 @@ class Importer(Release):
 # Frameworks
 
 
+@suggests_keywords
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Framework:
     """Description of one framework: its dialects, importers and layers.

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from jaxsnn.errors import UsageError, listing, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.frameworks.framework import Framework, Importer
 from jaxsnn.nir.model.dialect import Conventions, Dialect, FrameworkOption
 from jaxsnn.options import DT, FILE_OPTIONS
@@ -77,6 +78,7 @@ def framework_of(name: str) -> Framework:
     return registered[name]
 
 
+@suggests_keywords
 def register_framework(framework: Framework) -> None:
     """Register an external framework globally; registering it again changes nothing.
 

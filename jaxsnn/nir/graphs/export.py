@@ -167,6 +167,7 @@ def tagged(graph: Graph) -> Graph:
     return parse(_with_tag(document_of_graph(graph), graph.dialect), dialect=graph.dialect)
 
 
+@suggests_keywords
 def export(graph: Graph) -> nir.NIRGraph:
     """Convert the graph to a nir.NIRGraph, for other tools; nodes that this library added on
     reading are omitted.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 
 from jaxsnn.errors import UnsupportedNodeError, UsageError, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.linear_map import Window
 from jaxsnn.wording import Text
 
@@ -111,6 +112,7 @@ class Surroundings:
     parameters: Mapping[str, np.ndarray]
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class NodeTraits:
     """Properties of one type of node.

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxsnn import linear_map
 from jaxsnn.errors import UnsupportedNodeError, UsageError, listing, suggestion
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.model import node_shapes
 from jaxsnn.nir.model.extension_nodes import EXTENSIONS
 from jaxsnn.nir.model.node import Node, NodeTraits, Parameter, Value
@@ -396,6 +397,7 @@ CURRENT_BASED = tuple(cls for cls in NEURONS if cls.traits.current_based)
 _REGISTERED: dict[str, type[Node]] = {}
 
 
+@suggests_keywords
 def register_node(traits: NodeTraits) -> type[Node]:
     """Register a type of node, so that files with it are read, checked, simulated and written.
 

@@ -35,7 +35,7 @@ from jaxsnn.train.data.encoders import (
     Rate,
 )
 from jaxsnn.train.options import OPTIONS
-from jaxsnn.units import format_time
+from jaxsnn.units import format_time, look_like_milliseconds
 from jaxsnn.wording import Text
 
 #: Encoders with a known number of channels.
@@ -309,6 +309,48 @@ def late_sample_notes(splits: Mapping[str, Batch | Streamed], t_end: float) -> l
             )
             notes.append(Note(text, kind="dropped", code="late-samples"))
     return notes
+
+
+#: Fraction of the shortest time constant within which events are so close together that their times are
+#: perhaps in another unit.
+_BRIEF = 0.02
+
+
+def brief_event_notes(network: Network, splits: Mapping[str, Batch]) -> Iterator[str]:
+    """Yield a note if all events lie within a small fraction of the shortest time constant, so that their
+    times may be in another unit. If all are at time 0, there is no note.
+
+    Time constants of a framework that steps through time were computed by an exporter, and may be long.
+
+    Args:
+        splits: samples by the name of the part.
+    """
+    taus = [
+        np.min(np.asarray(value))
+        for name, population in network.populations.items()
+        if not population.steps_through_time and not population.counts_steps
+        for key, value in network.parameters[name].items()
+        if key.startswith("tau")
+    ]
+    shortest = float(min(taus, default=np.inf))
+    last = 0.0
+    for batch in splits.values():
+        if not isinstance(batch.inputs, Events | GradedEvents):
+            return
+        time = np.asarray(batch.inputs.time)
+        last = max(last, float(time[np.isfinite(time)].max(initial=0.0)))
+    # `time_constant_notes` reports time constants that look like milliseconds.
+    if look_like_milliseconds(shortest) or shortest == np.inf:
+        return
+    if 0 < last < _BRIEF * shortest:
+        text = Text(
+            "the last event of the samples is at {last}, {ratio:.2g} times the shortest time constant, {tau} "
+            "(times are in seconds)",
+            last=format_time(last),
+            ratio=last / shortest,
+            tau=format_time(shortest),
+        )
+        yield Note(text, kind="assumed", code="times-in-seconds")
 
 
 def _over_time(network: Network, name: str, x: Any, split_name: str) -> jax.Array:

@@ -163,6 +163,7 @@ def stratified(labels: np.ndarray, fraction: float, seed: Seed) -> tuple[np.ndar
     return part, np.setdiff1d(np.arange(len(labels)), part)
 
 
+@suggests_keywords
 def yinyang(n: int, seed: Seed) -> Data:
     """Sample points of the Yin-Yang figure: x, y, 1 - x, 1 - y as values from 0 to 1, and their
     region.
@@ -215,6 +216,7 @@ def yinyang_region(points: np.ndarray) -> np.ndarray:
     return np.where(np.hypot(x - _BIG, y - _BIG) <= _BIG, region, -1)
 
 
+@suggests_keywords
 def yinyang_splits(seed: Seed = 0, sizes: Sequence[int] = YINYANG_SIZES) -> Splits:
     """Return the Yin-Yang task with the sizes of the paper; training, validation and test come from
     different seeds.
@@ -304,6 +306,7 @@ def check_data(data: Data, name: str) -> None:
 TEST, VALIDATION = 0.2, 0.2
 
 
+@suggests_keywords
 def splits_of_arrays(
     x: Any,
     y: Any,

@@ -19,6 +19,7 @@ from jaxsnn.errors import FileError, Note, UsageError, listing, warn_of
 from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.event_files import CAMERA_ENDINGS
 from jaxsnn.files.opening import read_text
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed
 from jaxsnn.nir.io.spike_trains import read_spike_labels
@@ -52,7 +53,7 @@ from jaxsnn.train.data.datasets import (
     held_out,
     refuse_labels,
 )
-from jaxsnn.units import parse_time
+from jaxsnn.units import parse_time_unit
 from jaxsnn.wording import Text
 
 #: Cameras of N-MNIST and of DVS128 Gesture.
@@ -74,7 +75,7 @@ _GESTURES = (
 )
 _PARTS = ("train", "validation", "test")
 #: Endings of the names of files with one sample.
-_SAMPLE_ENDINGS = (*CAMERA_ENDINGS, ".npz")
+SAMPLE_ENDINGS = (*CAMERA_ENDINGS, ".npz")
 
 Notes = tuple[str, ...]
 
@@ -141,11 +142,12 @@ def event_data(
     return data, events.notes
 
 
+@suggests_keywords
 def data_of_recordings(
     recordings: Iterable[tuple[Any, Any]],
     sensor_size: tuple[int, int, int],
     *,
-    time_unit: str | None = None,
+    time_unit: str | float | None = None,
     classes: Sequence[str] | None = None,
     name: str = "recordings",
 ) -> Data:
@@ -161,8 +163,8 @@ def data_of_recordings(
         recordings: sequence with `len` and indices from 0, or an iterable; each element is a structured
             array with fields t and, as far as the sensor has them, x, y and p, and an integer label.
         sensor_size: (x, y, p), as in tonic; 1 for a dimension without a field.
-        time_unit: unit of t; None: microseconds if t are integers, as in tonic, which a note reports.
-            Floating-point numbers need a unit.
+        time_unit: unit of t, a number with a unit, such as "1ms", or seconds; None: microseconds if t are
+            integers, as in tonic, which a note reports. Floating-point numbers need a unit.
         classes: names of the classes; None: their indices.
         name: name of the data in messages.
 
@@ -205,7 +207,7 @@ def data_of_recordings(
             times.append(np.max(np.asarray(recording)["t"], initial=0))  # keeps the type
     if time_unit is None:
         notes.append(assumed_unit(name, times, TIME_UNIT.set_to("1s")))
-    unit = parse_time("1us" if time_unit is None else time_unit)
+    unit = parse_time_unit("1us" if time_unit is None else time_unit)
     source = RecordingSequence(name=name, recordings=sequence, size=size, unit=unit)
     refuse_labels(np.array(labels), name)
     if classes is None:
@@ -215,13 +217,14 @@ def data_of_recordings(
     return data
 
 
+@suggests_keywords
 def save_events(
     path: str | os.PathLike[str],
     recordings: Iterable[Any],
     labels: Any = None,
     *,
     sensor_size: tuple[int, int, int],
-    time_unit: str,
+    time_unit: str | float,
     force: bool = False,
 ) -> None:
     """Write recordings of events to an .npz file that `jaxsnn train --data events:FILE` and
@@ -236,14 +239,14 @@ def save_events(
         recordings: structured arrays with fields t and, as far as the sensor has them, x, y and p.
         labels: (samples,) integers from 0; None: no labels.
         sensor_size: (x, y, p); 1 for a dimension without a field.
-        time_unit: unit of t, such as "1us".
+        time_unit: unit of t, a number with a unit, such as "1us", or seconds.
         force: whether an existing file is overwritten.
 
     Raises:
         FileError: the file exists, or cannot be written.
         UsageError: no recordings, or recordings or labels that `data_of_recordings` refuses.
     """
-    size, unit = checked_size(sensor_size), parse_time(time_unit)
+    size, unit = checked_size(sensor_size), parse_time_unit(time_unit)
     arrays = [np.asarray(recording) for recording in recordings]
     if not arrays:
         raise UsageError("there are no recordings", fix="pass at least one recording")
@@ -286,7 +289,7 @@ def save_events(
     counts = [len(array) for array in arrays]
     content["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     content["sensor_size"] = np.array(size)
-    content["time_unit"] = np.array(time_unit)
+    content["time_unit"] = np.array(time_unit if isinstance(time_unit, str) else f"{unit!r}s")
     if labels is not None:
         content["labels"] = labels.astype(np.int64)
     write_arrays(path, content, force)
@@ -491,7 +494,7 @@ def _of_folders(
             Text(
                 "{path} contains no files in folders of labels whose names end with {endings}",
                 path=location,
-                endings=listing(_SAMPLE_ENDINGS),
+                endings=listing(SAMPLE_ENDINGS),
             ),
             fix="sort the files into folders: train/LABEL and test/LABEL",
         )
@@ -524,14 +527,14 @@ def _files_by_label(folder: Path, notes: list[str]) -> dict[str, list[Path]]:
         if not label.is_dir() or label.name.startswith("."):
             continue
         entries = sorted(path for path in label.iterdir() if not path.name.startswith("."))
-        files[label.name] = [path for path in entries if path.suffix in _SAMPLE_ENDINGS]
+        files[label.name] = [path for path in entries if path.suffix in SAMPLE_ENDINGS]
         ignored += len(entries) - len(files[label.name])
     if any(files.values()) and (empty := [label for label, paths in files.items() if not paths]):
         raise FileError(
             Text(
                 "{path} contains no file whose name ends with {endings}",
                 path=folder / empty[0],
-                endings=listing(_SAMPLE_ENDINGS),
+                endings=listing(SAMPLE_ENDINGS),
             ),
             fix="add samples, or remove the folder",
         )

@@ -19,6 +19,7 @@ from jaxsnn.files.bounded_streams import GZIP, BoundedStream
 from jaxsnn.files.opening import open_input, size_of
 from jaxsnn.files.png_images import read_pngs
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.options import DATA_FOLDER
@@ -44,6 +45,7 @@ _GARMENTS = (
 )
 
 
+@suggests_keywords
 def mnist_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str] | None = None, side: int | None = None
 ) -> Splits:
@@ -67,6 +69,7 @@ def mnist_splits(
     )
 
 
+@suggests_keywords
 def fashion_mnist_splits(
     seed: Seed = 0, *, folder: str | os.PathLike[str] | None = None, side: int | None = None
 ) -> Splits:
@@ -346,6 +349,7 @@ _TEST, _VALIDATION = 0.2, 0.1
 _INPUT_SPAN = 1.5
 
 
+@suggests_keywords
 def digits_splits(seed: Seed = 0, *, copies: int = 1) -> Splits:
     """Return the digits, stratified: a fifth for the test, a tenth of the rest for validation.
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxsnn.errors import FileError, Note, UsageError, listing, suggestion
 from jaxsnn.files.array_files import load_arrays, map_array
 from jaxsnn.files.read_limits import ByteBudget
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.spikes import Events
 from jaxsnn.network.valued_inputs import Currents, GradedEvents
 from jaxsnn.nir.initializers import Seed
@@ -34,7 +35,7 @@ from jaxsnn.train.data.datasets import (
     refuse_labels,
     yinyang_splits,
 )
-from jaxsnn.train.data.event_sets import EVENT_SETS, event_splits
+from jaxsnn.train.data.event_sets import EVENT_SETS, SAMPLE_ENDINGS, event_splits
 from jaxsnn.train.data.images import digits_splits, fashion_mnist_splits, mnist_splits
 from jaxsnn.train.data.utterances import japanese_vowels_splits, spoken_splits
 from jaxsnn.train.option_values import seed_check
@@ -62,6 +63,19 @@ _SOUND = "wav:"
 _ENDINGS = (
     *(".npy", ".npz", ".ts", ".wav", ".png", "-ubyte", "-ubyte.gz"),
     *(".h5", ".bin", ".aedat", ".aedat4", ".csv", ".txt"),
+)
+#: Kind of recordings -> patterns of files by which a folder of them is recognised.
+_RECORDINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "shd": ("shd_train.h5",),
+        "ssc": ("ssc_train.h5",),
+        "dvsgesture": ("trials_to_train.txt",),
+        "wav": ("*.wav", "*/*.wav"),
+        "events": (
+            "train.npz",
+            *(f"{folders}*{ending}" for folders in ("*/", "*/*/") for ending in SAMPLE_ENDINGS),
+        ),
+    }
 )
 #: Number of values that are examined together.
 _AT_ONCE = 2**22
@@ -120,9 +134,29 @@ def load_splits(
     if not name.endswith(".npz") and not os.path.isdir(name):
         raise UsageError(
             Text("'{data}' is neither a task nor an .npz file", data=name),
-            fix=suggestion(name, DATASETS),
+            fix=suggestion(name, [*DATASETS, *(f"{kind}:PATH" for kind in (*EVENT_SETS, "wav"))]),
         )
     return _of_file(name, seed, outputs)
+
+
+def _refuse_recordings(name: str, arrays: Mapping[str, Any]) -> None:
+    """Refuse recordings of events or sounds that were passed without their prefix.
+
+    Raises:
+        FileError: an .npz file of events, or a folder that contains recordings and no arrays.
+    """
+    kinds = ["events"] if "t" in arrays and "y_train" not in arrays else []
+    if os.path.isdir(name) and not arrays:
+        kinds = [
+            kind
+            for kind, patterns in _RECORDINGS.items()
+            if any(any(Path(name).glob(pattern)) for pattern in patterns)
+        ]
+    if kinds:
+        raise FileError(
+            Text("{data} contains recordings, and not the arrays x_train and y_train", data=name),
+            fix=Text("pass {option}", option=DATA.set_to(f"{kinds[0]}:{name}")),
+        )
 
 
 def _no_effect(key: str, source: str) -> Text:
@@ -153,6 +187,7 @@ def data_files(source: str, folder: str | None = None) -> list[Path]:
 def _of_file(name: str, seed: Seed, outputs: int) -> tuple[Splits, tuple[str, ...]]:
     """Return the parts of an .npz file; validation defaults to a fifth of the training samples."""
     arrays = _on_disk(name) if os.path.isdir(name) else load_arrays(name)
+    _refuse_recordings(name, arrays)
     classes = _classes(name, arrays, outputs)
     _refuse_two_kinds(name, arrays)
     kinds = ("x", "y", "time", "index", "value")
@@ -406,7 +441,23 @@ def with_data(graph: Graph, options: TrainOptions) -> tuple[TrainOptions, tuple[
                 )
                 raise UsageError(message, fix="leave it out")
         splits, notes = as_splits(data, options.seed)
+    notes = (*notes, *_first_class_notes(splits))
     return replace(options, data=splits, data_folder=None, copies=1, side=None), notes
+
+
+def _first_class_notes(splits: Splits) -> list[str]:
+    """Return a note if class 0 does not occur in the training samples, as if labels were counted from 1."""
+    labels = splits.train.y
+    if (smallest := int(np.min(labels))) == 0:
+        return []
+    text = Text(
+        "{data}: no training sample has the label 0, the labels are {smallest} to {largest}. If they are "
+        "counted from 1, subtract 1: one output of the network is never the answer",
+        data=splits.name,
+        smallest=smallest,
+        largest=int(np.max(labels)),
+    )
+    return [Note(text, kind="assumed", code="no-first-class")]
 
 
 def _shape_of_input(graph: Graph) -> tuple[int, ...] | None:
@@ -417,6 +468,7 @@ def _shape_of_input(graph: Graph) -> tuple[int, ...] | None:
     return None if entering is None else tuple(map(int, entering))
 
 
+@suggests_keywords
 def data_of_nir(
     observable: Observable, labels: Any, *, classes: Sequence[str] | None = None, name: str = "data"
 ) -> Data:

@@ -19,6 +19,7 @@ from jaxsnn.errors import FileError, Note, UsageError
 from jaxsnn.files.opening import read_text
 from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.files.sounds import read_sound
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
 from jaxsnn.options import DATA_FOLDER
 from jaxsnn.train.data.datasets import Data, Splits, select_samples, stratified
@@ -41,6 +42,7 @@ _NOISE, _CHANNEL_NOISE = 0.5, 0.25
 _STRETCH, _FEWEST_FRAMES = 0.25, 5
 
 
+@suggests_keywords
 def japanese_vowels_splits(
     seed: Seed = 0,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.model.graph import Graph
 from jaxsnn.summary import summarised
 from jaxsnn.train.loop.history import EpochRecord
@@ -21,6 +22,7 @@ _STATISTICS = (
 )
 
 
+@suggests_keywords
 @summarised
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:

@@ -17,6 +17,7 @@ from jaxsnn.bss2.netlist import LARGEST
 from jaxsnn.bss2.search.quantize import QuantizeOptions
 from jaxsnn.errors import MappingError, Note, UsageError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
 from jaxsnn.nir.initializers import Seed, generator_of, seed_words
@@ -48,6 +49,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+@suggests_keywords
 def on_chip(
     graph: Graph,
     loss: Loss | str | None = None,

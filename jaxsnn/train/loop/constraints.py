@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import Note, UsageError, as_number, listing, shown, suggestion, warn_of
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.lowering.lower import lower
 from jaxsnn.network.network import Network
@@ -63,6 +64,7 @@ class Constraint(Protocol):
         ...
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Free:
     """Constraint to any number; the optimiser moves the parameter itself.
@@ -84,6 +86,7 @@ class Free:
         return raw
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Positive:
     """Constraint to values above `low`: low + e^raw. A step of 0.01 changes the distance from `low`
@@ -107,6 +110,7 @@ class Positive:
         return _number(self.low, node_parameters) + jnp.exp(raw)
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Bounded:
     """Constraint to values between `low` and `high`: low + (high - low) sigmoid(raw).
@@ -156,6 +160,7 @@ TRAINABLE: Mapping[str, Constraint | None] = MappingProxyType(
 )
 
 
+@suggests_keywords
 def unconstrain(
     network: Network | Graph,
     trainable: Iterable[str] | Mapping[str, Constraint | Mapping[str, Any]] = ("weight", "bias"),

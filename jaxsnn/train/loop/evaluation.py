@@ -4,7 +4,7 @@ with which a fraction of the neurons fires.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -15,8 +15,10 @@ import numpy as np
 from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing, warn_of
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.event.event_solution import EventSolution, time_constants
-from jaxsnn.event.solution_notes import is_very_long
+from jaxsnn.event.solution_notes import is_very_long, time_constant_notes
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.bad_numbers import bad_number
+from jaxsnn.network.delay_notes import long_delay_notes
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
@@ -29,6 +31,7 @@ from jaxsnn.simulation.retry import FIRE_LESS, with_enough_room
 from jaxsnn.simulation.solution import Engine, Solution
 from jaxsnn.train.data.batches import (
     Batch,
+    brief_event_notes,
     encoded,
     first_pieces,
     late_notes,
@@ -82,6 +85,7 @@ class Measured:
         return sum(self.spikes.values())
 
 
+@suggests_keywords
 @usual_promotion
 def evaluate(
     graph: Graph,
@@ -116,6 +120,7 @@ def evaluate(
     return measured.accuracy
 
 
+@suggests_keywords
 @usual_promotion
 def evaluate_neurobench(
     graph: Graph,
@@ -284,22 +289,28 @@ def measure(
         counter=counter,
     )
     notes = (
-        *late_notes(first, end),
         *late_sample_notes({"data": samples}, end),
         *other_step_notes(network, data.x),
-        *duration_notes(network, end),
+        *time_notes(network, first, end),
         *_silent_notes(loss.population, measured.spikes),
     )
     return replace(measured, notes=notes)
 
 
-def duration_notes(network: Network, t_end: float) -> list[str]:
-    """Return a note if a sample is so long in relation to the time constants that times may be in
-    milliseconds.
+def time_notes(network: Network, pieces: Mapping[str, Batch], t_end: float) -> Iterator[str]:
+    """Yield notes on events, time constants and delays that do not match the duration of a sample, as
+    if times were in milliseconds.
+
+    Args:
+        pieces: name of a split -> its first samples.
+        t_end: duration of a sample, seconds.
     """
-    if not is_very_long(t_end, _shortest_tau(network)):
-        return []
-    return [Note(duration_text(network, t_end), kind="assumed", code="times-in-seconds")]
+    yield from late_notes(pieces, t_end)
+    if is_very_long(t_end, _shortest_tau(network)):
+        yield Note(duration_text(network, t_end), kind="assumed", code="times-in-seconds")
+    yield from brief_event_notes(network, pieces)
+    yield from time_constant_notes(network, t_end)
+    yield from long_delay_notes(network, t_end)
 
 
 def duration_text(network: Network, t_end: float) -> Text:
@@ -385,6 +396,7 @@ def problem_of_run(engine: Engine, network: Network, solution: Solution) -> Prob
 _SAMPLES, _STEPS, _CLOSE = 128, 24, 0.01
 
 
+@suggests_keywords
 @usual_promotion
 def calibrated(
     graph: Graph,

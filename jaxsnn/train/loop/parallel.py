@@ -33,6 +33,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsnn.errors import SimulationError, UsageError, first_line
+from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, UInt32
 from jaxsnn.train.options import OPTIONS, TrainOptions
 from jaxsnn.wording import Text
@@ -44,6 +45,7 @@ Other = TypeVar("Other")
 SAMPLES = "samples"
 
 
+@suggests_keywords
 def join_processes(coordinator: str, processes: int, process: int) -> None:
     """Join this process to several that train together; on the CPU they communicate through gloo.
 

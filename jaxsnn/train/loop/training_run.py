@@ -30,7 +30,7 @@ from jaxsnn.network.results import Result
 from jaxsnn.nir.graphs.export import tagged
 from jaxsnn.nir.initializers import seed_words
 from jaxsnn.nir.model.graph import Graph
-from jaxsnn.options import T_END, TRAINABLE
+from jaxsnn.options import TRAINABLE
 from jaxsnn.simulation.neurobench import NeuroBench, OperationCounter
 from jaxsnn.simulation.retry import FIRE_LESS, TooManySpikes
 from jaxsnn.train.data.batches import (
@@ -40,7 +40,6 @@ from jaxsnn.train.data.batches import (
     even_batch_size,
     first_pieces,
     identities,
-    late_notes,
     late_sample_notes,
     split_of,
 )
@@ -63,9 +62,9 @@ from jaxsnn.train.loop.epoch import (
     of_one_run,
 )
 from jaxsnn.train.loop.evaluation import (
-    duration_notes,
     duration_text,
     measure_batches,
+    time_notes,
     with_all_output_spikes,
 )
 from jaxsnn.train.loop.history import (
@@ -166,15 +165,14 @@ class TrainingRun:
         mesh = make_mesh(options.devices)
         self.scales = on_all(step_scales(network, trained, plan.t_end), mesh)
         self.network = on_all(self.network, mesh)
-        self.late = [
-            *late_notes(first_pieces(self.splits), plan.t_end),
+        self.time_notes = [
             *late_sample_notes(self.splits, plan.t_end),
-            *duration_notes(network, plan.t_end),
+            *time_notes(network, first_pieces(self.splits), plan.t_end),
         ]
         in_memory = {name: batch for name, batch in self.splits.items() if isinstance(batch, Batch)}
         self.splits |= on_all(in_memory, mesh)
         noise = cast(Noise | None, options.noise)
-        self.notes = [*plan.notes, *self.late, *trained_notes, *noise_notes(network, noise)]
+        self.notes = [*plan.notes, *self.time_notes, *trained_notes, *noise_notes(network, noise)]
         self.batch_size, size_notes = even_batch_size(
             options.batch_size, len(data.train), 1 if mesh is None else mesh.size
         )
@@ -598,11 +596,10 @@ class TrainingRun:
         if silent:
             hint = "use larger input weights"
             hint += _CALIBRATION if self.may_calibrate else ""
-            if self.late:
+            if self.time_notes:
                 hint = Text(
-                    "use events before {t_end} ({late}), or {hint}",
-                    t_end=T_END,
-                    late=self.late[0],
+                    "correct the times ({note}), or {hint}",
+                    note=self.time_notes[0],
                     hint=hint,
                 )
             failure = Text(

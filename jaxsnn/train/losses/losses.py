@@ -416,6 +416,7 @@ def _largest_above_0(values: jax.Array) -> jax.Array:
     return jnp.where(jnp.max(values, axis=1) > 0, jnp.argmax(values, axis=1), -1)
 
 
+@suggests_keywords
 def accuracy(predictions: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> jax.Array:
     """Return the fraction of samples whose prediction is the label, both (samples,).
 
@@ -459,6 +460,7 @@ LOSSES: Mapping[str, Any] = MappingProxyType(_LOSSES)
 LossClass = TypeVar("LossClass", bound=type)
 
 
+@suggests_keywords
 def register_loss(cls: LossClass, name: str | None = None) -> LossClass:
     """Register a loss by name: for `fit(..., loss="its-name")`, and for `jaxsnn train --loss` where
     the module that calls this is imported.
