@@ -189,7 +189,7 @@ def test_evaluate_advises_on_names_and_splits(data):
 def test_training_data_without_the_label_0_are_noted(first_label, noted):
     """As if labels were counted from 1, with an output too many."""
     neurons = build.lif(tau=1e-2, r=10.0)
-    graph = build.sequential(build.input(5), build.linear(3), neurons, seed=0)
+    graph = build.sequential(build.input(4), build.linear(3), neurons, seed=0)
     x = np.random.default_rng(0).random((8, 4))
     data = Data(x=x, y=np.arange(8) % 2 + first_label, classes=("0", "1", "2"))
     fitted = fit(graph, Splits(train=data, validation=data, test=data, name="d"), **ONCE)
