@@ -119,6 +119,25 @@ def _return_the_output_node(patch: Patch) -> None:
     patch.setattr(GraphExecutor, "get_execution_order", order)
 
 
+class _AnyName(str):
+    """A name that contains every text."""
+
+    def __contains__(self, text: object) -> bool:
+        return True
+
+
+def _execute_any_name(patch: Patch) -> None:
+    from nirtorch.graph_executor import GraphExecutor
+
+    original = GraphExecutor._apply_module
+
+    def apply(self: Any, node: Any, *arguments: Any, **options: Any) -> Any:
+        node.name = _AnyName(node.name)
+        return original(self, node, *arguments, **options)
+
+    patch.setattr(GraphExecutor, "_apply_module", apply)
+
+
 # Modules for nodes that importers drop.
 
 
@@ -506,6 +525,11 @@ def _snntorch_write_layers(*types: str) -> Callable[[Patch], None]:
     return correct
 
 
+def _snntorch_write_layers_with_shapes(patch: Patch) -> None:
+    _snntorch_write_layers("Conv1d", "Conv2d", "AvgPool2d", "Flatten")(patch)
+    _infer_shapes("snntorch.export_nir", "export_to_nir")(patch)
+
+
 def _snntorch_reset_at_once(kind: str) -> Callable[[Patch], None]:
     def correct(patch: Patch) -> None:
         import snntorch
@@ -775,26 +799,22 @@ def _execution_order() -> tuple[Any, Any]:
     return graph_executor.trace_execution(0, successors.__getitem__), [0, 1, 2]
 
 
-def _executed_output_by(importer: str) -> Callable[[], tuple[Any, Any]]:
+def _executed_output() -> tuple[Any, Any]:
     """A node that also drives another one is the output, whichever edge comes first."""
+    import nir
+    import nirtorch
+    import torch
+    from norse.torch.utils.import_nir import _import_norse_module
 
-    def evidence() -> tuple[Any, Any]:
-        import nir
-        import torch
-
-        nirtorch = importlib.import_module("nirtorch")
-        outputs = set()
-        for is_reversed in (False, True):
-            graph = _graph(_affine(), _affine())
-            graph.nodes["loop"] = nir.Linear(np.zeros((1, 1), np.float32))
-            graph.edges = sorted([*graph.edges, ("1", "loop"), ("loop", "1")], reverse=is_reversed)
-            functions = importlib.import_module(importer.partition(":")[0])
-            mapped = getattr(functions, importer.partition(":")[2])
-            module = nirtorch.load(graph, mapped)
-            outputs.add(float(module(torch.ones(1, 1))[0]))
-        return outputs, {1.0}
-
-    return evidence
+    outputs = set()
+    for is_reversed in (False, True):
+        graph = _graph(_affine(), _affine())
+        graph.nodes["loop"] = nir.Linear(np.zeros((1, 1), np.float32))
+        edges = [*graph.edges, ("1", "loop"), ("loop", "1")]
+        graph.edges = sorted(edges, reverse=is_reversed)
+        with torch.no_grad():
+            outputs.add(float(nirtorch.load(graph, _import_norse_module)(torch.ones(1, 1))[0]))
+    return outputs, {1.0}
 
 
 def _snntorch_decay() -> tuple[Any, Any]:
@@ -899,6 +919,18 @@ def _snntorch_immediate_reset(kind: str) -> Callable[[], tuple[Any, Any]]:
     return evidence
 
 
+def _snntorch_name() -> tuple[Any, Any]:
+    import nirtorch
+    import snntorch
+    import torch
+
+    graph = _graph(_affine(), _affine())
+    neuron = snntorch.RSynaptic(alpha=0.5, beta=0.5, linear_features=1)
+    modules = {id(graph.nodes["0"]): torch.nn.Linear(1, 1), id(graph.nodes["1"]): neuron}
+    module = nirtorch.load(graph, lambda node: modules.get(id(node)))
+    return _error(lambda: module(torch.zeros(1, 1))), "none"
+
+
 def _snntorch_current() -> tuple[Any, Any]:
     """The current 0.4 halves, and is 0.2 in the next step."""
     import snntorch
@@ -945,26 +977,25 @@ _SNN_IMPORT = "snntorch.import_nir:_nir_to_snntorch_module"
 _SNN_EXPORT = "snntorch.export_nir:_extract_snntorch_module"
 
 
-def _nirtorch_causes(importer: str) -> dict[str, RootCause]:
-    """Return the causes of importers that call nirtorch.load; `importer` maps one node."""
-    return {
-        "execution order": RootCause(
-            location="nirtorch.graph_utils:trace_execution",
-            line=88,
-            statement="orders nodes by a depth-first search; a node runs before one of its sources",
-            cell="import/{node}/uniform/skip/tau = 10 dt",
-            correct=_execute_in_topological_order,
-            evidence=_execution_order,
-        ),
-        "output": RootCause(
-            location="nirtorch.graph_executor:GraphExecutor.forward",
-            line=169,
-            statement="returns what the last node of this order computes, not what enters the Output",
-            cell="import/{node}/uniform/recurrent/tau = 10 dt",
-            correct=_return_the_output_node,
-            evidence=_executed_output_by(importer),
-        ),
-    }
+def _execution_order_cause(node: str) -> RootCause:
+    return RootCause(
+        location="nirtorch.graph_utils:trace_execution",
+        line=88,
+        statement="orders nodes by a depth-first search; a node runs before one of its sources",
+        cell=f"import/{node}/uniform/skip/tau = 10 dt",
+        correct=_execute_in_topological_order,
+        evidence=_execution_order,
+    )
+
+
+_NAMES = RootCause(
+    location="nirtorch.graph_executor:GraphExecutor._apply_module",
+    line=137,
+    statement="runs an RSynaptic only if the name of its node contains 'lif'",
+    cell="import/CubaLIF/uniform/recurrent/tau = 10 dt",
+    correct=_execute_any_name,
+    evidence=_snntorch_name,
+)
 
 
 def _padded_sums(run: Callable[..., Any], neuron: str) -> RootCause:
@@ -976,13 +1007,6 @@ def _padded_sums(run: Callable[..., Any], neuron: str) -> RootCause:
         correct=_pad_sums,
         evidence=_padded_sum_by(run),
     )
-
-
-def _with_node(causes: Mapping[str, RootCause], node: str) -> dict[str, RootCause]:
-    return {
-        name: dataclasses.replace(cause, cell=cause.cell.replace("{node}", node))
-        for name, cause in causes.items()
-    }
 
 
 _NORSE = {
@@ -1066,7 +1090,16 @@ _NORSE = {
         correct=_norse_missing(*_DROPPED),
         evidence=_scaled_by(_by_norse),
     ),
-} | _with_node(_nirtorch_causes(_NORSE_IMPORT), "IF")
+    "execution order": _execution_order_cause("IF"),
+    "output": RootCause(
+        location="nirtorch.graph_executor:GraphExecutor.forward",
+        line=169,
+        statement="returns what the last node of this order computes, not what enters the Output",
+        cell="import/IF/uniform/recurrent/tau = 10 dt",
+        correct=_return_the_output_node,
+        evidence=_executed_output,
+    ),
+}
 
 _SNNTORCH = {
     "IF leaks": RootCause(
@@ -1180,7 +1213,7 @@ _SNNTORCH_094 = (
             evidence=_snntorch_shape,
         ),
     }
-    | _with_node(_nirtorch_causes(_SNN_IMPORT), "LIF")
+    | {"execution order": _execution_order_cause("LIF"), "names": _NAMES}
 )
 
 _SNNTORCH_091 = (
@@ -1207,10 +1240,7 @@ _SNNTORCH_091 = (
             _SNNTORCH["layers"],
             line=124,
             statement="prints a warning and returns None for Conv1d, Conv2d, AvgPool2d and Flatten",
-            correct=_snntorch_write_layers("Conv1d", "Conv2d", "AvgPool2d", "Flatten"),
-        ),
-        "shape of convolutions": dataclasses.replace(
-            _SNNTORCH_094["shape of convolutions"], line=180
+            correct=_snntorch_write_layers_with_shapes,
         ),
         "dropped nodes": dataclasses.replace(
             _SNNTORCH_094["dropped nodes"],
@@ -1218,7 +1248,7 @@ _SNNTORCH_091 = (
             correct=_snntorch_missing(*_DROPPED),
         ),
     }
-    | _with_node(_nirtorch_causes(_SNN_IMPORT), "LIF")
+    | {"execution order": _execution_order_cause("LIF"), "names": _NAMES}
 )
 
 #: Framework and version -> names of causes -> causes.
