@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -87,13 +88,13 @@ def run_stateful(module: Any, x: np.ndarray, *, explicit: bool | None = None) ->
     Args:
         module: the module.
         x: inputs (time, batch, *shape).
-        explicit: whether the module takes and returns the states; None: a torch.fx.GraphModule, as
-            nirtorch makes it, does, and others keep theirs.
+        explicit: whether the module takes and returns the states; None: it does if its `forward` has a
+            parameter `state`, as the modules that nirtorch makes, and else keeps them.
     """
     import torch
 
     if explicit is None:
-        explicit = isinstance(module, torch.fx.GraphModule)
+        explicit = "state" in inspect.signature(module.forward).parameters
     state, outputs = None, []
     with torch.no_grad():
         for frame in torch.as_tensor(x, dtype=torch.float32):
