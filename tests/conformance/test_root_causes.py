@@ -11,7 +11,7 @@ import inspect
 
 import pytest
 
-from jaxsnn.conformance import adapter_of
+from jaxsnn.conformance import adapter_of, run
 from jaxsnn.conformance.cells import cells
 from jaxsnn.conformance.suite import run_cell
 from tests.conformance.root_causes import ROOT_CAUSES, correct_all
@@ -67,3 +67,13 @@ def test_a_cell_fails_because_of_it(framework, version, name, monkeypatch):
     with monkeypatch.context() as patch:
         correct_all(framework, patch, but=name)
         assert verdict_of(framework, cause.cell) != "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("framework", "version"), ROOT_CAUSES)
+def test_without_its_causes_no_cell_of_a_framework_fails(framework, version, monkeypatch):
+    cause_of(framework, version, next(iter(ROOT_CAUSES[framework, version])))
+    correct_all(framework, monkeypatch)
+    report = run(adapter_of(framework), reduce=False)
+    assert report.counts["pass"] > 100
+    assert report.ok
