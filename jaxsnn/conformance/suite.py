@@ -171,7 +171,7 @@ def _failures(adapter: Adapter, outcomes: Sequence[CellOutcome], full: bool) -> 
         if answer.verdict in ("wrong", "crash"):
             key = (answer.verdict, answer.cause)
             if answer.actual is not None and answer.diagnosis is None:
-                key += (cell.role, cell.node, cell.topology)
+                key += (answer.stage, cell.node, cell.topology)
             groups.setdefault(key, []).append(outcome)
     all_runs = getattr(adapter, "reduction_runs", _MAX_ALL_RUNS)
     max_runs = MAX_RUNS if full else min(MAX_RUNS, all_runs // max(len(groups), 1))
