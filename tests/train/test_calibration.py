@@ -137,3 +137,23 @@ def test_calibration_counts_to_the_end_of_a_sample_and_notes_omitted_delays(monk
         notes = prepare(three_layers(), TrainOptions(**settings, **options)).notes
         assert any("without synaptic_delays" in note for note in notes)
     assert ends == [0.025, 0.02]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        calibrated,
+        lambda graph, data: fit(
+            graph, data, calibrate=FRACTION, engine=jaxsnn.TimeStepped(dt=1e-3), progress=None
+        ),
+    ],
+    ids=["calibrated", "fit"],
+)
+def test_arrays_in_time_steps_are_refused_with_the_reason(run):
+    data = (np.zeros((30, 7, 5)), np.arange(30) % 3)
+    assert_refused(
+        lambda: run(three_layers(), data),
+        UsageError,
+        "calibration runs the event engine",
+        fix=r"Events.of_steps(x, dt)",
+    )

@@ -20,7 +20,7 @@ from jaxsnn.train.data.datasets import (
     yinyang_region,
     yinyang_splits,
 )
-from jaxsnn.train.data.labelled_files import load_splits
+from jaxsnn.train.data.labelled_files import load_splits, with_data
 from tests.helpers.refusals import assert_refused
 
 
@@ -408,6 +408,18 @@ def test_a_run_that_is_silent_for_late_events_names_them():
         TrainingStopped,
         r"correct the times \(train: .* or use larger",
     )
+
+
+@pytest.mark.parametrize(("first", "noted"), [(0, False), (1, True)])
+def test_training_data_without_the_label_0_are_noted(first, noted):
+    graph = build.sequential(build.input(4), build.linear(3), build.lif(tau="10ms"), seed=0)
+    labels = first + np.arange(40) % 2
+    _, notes = with_data(graph, TrainOptions(data=(np.zeros((40, 4)), labels)))
+    (note,) = [note for note in notes if getattr(note, "code", "") == "no-first-class"] or [None]
+    assert (note is not None) == noted
+    if noted:
+        assert note.kind == "assumed"
+        assert "1 to 2" in note
 
 
 def test_which_values_spike_first_is_kept_in_each_part():

@@ -417,7 +417,7 @@ def calibrated(
     with at least one spike.
 
     Args:
-        data: as in `fit`.
+        data: as in `fit`; values or events, not arrays in time steps.
         fraction: fraction of the neurons that fire, between 0 and 1.
         encoder, encoder_options, t_end: as in `fit`.
         engine: event engine, whose neurons that stop after their first spike do so here, too; its
@@ -447,6 +447,16 @@ def calibrated(
             fix="pass EventDriven(...), or leave the engine out",
         )
     engine.check(network)
+    if encoder is None and data.encoder is None and are_signals(network, data.train.x):
+        raise UsageError(
+            Text(
+                "{data} has arrays in time steps of shape {shape}, and calibration runs the event engine, "
+                "which requires events",
+                data=data.name,
+                shape=np.shape(data.train.x),
+            ),
+            fix="pass events, such as Events.of_steps(x, dt) for spikes in time steps, or leave calibrate out",
+        )
     narrow = replace(engine, max_spikes=1)  # start with room for one spike per neuron
     population = output_node(network) if population is None else population
     tau = reference_tau(network, population)
