@@ -25,6 +25,8 @@ STEPS, BATCH = 40, 4
 #: adapters have a smaller one, `reduction_runs`.
 _MAX_ALL_RUNS = 600
 _CELLS_BEFORE_RELEASE = 10
+#: Packages that read and write NIR files for frameworks.
+_FORMAT_PACKAGES = ("nir", "nirtorch")
 #: Seeds and factors of the weights that are tried until the share of spikes in the output is in a
 #: range: networks that never fire prove nothing.
 _ATTEMPTS, _ACTIVE = ((0, 1.0), (0, 0.2), (0, 5.0), (1, 1.0), (2, 1.0)), (0.02, 0.9)
@@ -143,7 +145,7 @@ def _requirement_notes(distribution: str) -> Iterator[str]:
     """
     for line in importlib.metadata.requires(distribution) or ():
         requirement = Requirement(line)
-        if requirement.name not in ("nir", "nirtorch"):
+        if requirement.name not in _FORMAT_PACKAGES:
             continue
         try:
             installed = importlib.metadata.version(requirement.name)
