@@ -67,3 +67,24 @@ def test_a_cell_fails_because_of_it(framework, version, name, monkeypatch):
     with monkeypatch.context() as patch:
         correct_all(framework, patch, but=name)
         assert verdict_of(framework, cause.cell) != "pass"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", sorted({framework for framework, _ in ROOT_CAUSES}))
+def test_no_fault_remains_without_the_causes(framework, monkeypatch):
+    """All cells that fail pass once the causes are corrected, or the framework refuses them."""
+    pytest.importorskip(framework)
+    if (framework, importlib.metadata.version(framework)) not in ROOT_CAUSES:
+        pytest.skip("the causes are those of other versions")
+    adapter = adapter_of(framework)
+    failing = [
+        cell
+        for cell in cells(adapter.resets)
+        if run_cell(adapter, cell).answer.verdict in ("wrong", "crash")
+    ]
+    assert failing
+    correct_all(framework, monkeypatch)
+    verdicts = {cell.name: run_cell(adapter, cell).answer.verdict for cell in failing}
+    assert {
+        name: verdict for name, verdict in verdicts.items() if verdict in ("wrong", "crash")
+    } == {}
