@@ -5,8 +5,6 @@ corrections of a framework, its failing cells pass; a cell that fails again with
 this cause. `test_root_causes.py` asks the cells.
 """
 
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportCallIssue=false
-# pyright: reportOptionalSubscript=false, reportMissingImports=false
 from __future__ import annotations
 
 import contextlib
