@@ -3,6 +3,7 @@
 import importlib.util
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from jaxsnn.commands.reports.conformance_report import conformance_page
@@ -66,3 +67,16 @@ def test_a_release_of_nir_that_the_framework_excludes_is_noted(
     assert (requirement in reproduction(adapter, report, failure)["issue.md"]) == noted
     page = conformance_page(SimpleNamespace(failures=None, report="r.html"), report)  # pyright: ignore
     assert ("nir&lt;=1.0.4" in page) == noted
+
+
+def test_a_module_that_takes_its_state_gets_it():
+    torch = pytest.importorskip("torch")
+    from jaxsnn.conformance.torch_modules import run_stateful
+
+    class Sum(torch.nn.Module):
+        def forward(self, x, state=None):
+            total = x if state is None else state + x
+            return total, total
+
+    y = run_stateful(Sum(), np.ones((3, 1, 1), np.float32))
+    assert y.ravel().tolist() == [1, 2, 3]
