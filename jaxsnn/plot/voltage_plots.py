@@ -58,7 +58,7 @@ def voltage(
     Args:
         solution: Result of `jaxsnn.simulate`.
         population: Name of the population.
-        network: The simulated network; if specified, the threshold is drawn.
+        network: The simulated network, or its Graph; if specified, the threshold is drawn.
         inputs: Inputs of the run; required for spiking neurons in continuous time.
         neurons: Indices of the neurons; indices that do not exist are ignored.
         sample: Index of the sample.
@@ -68,6 +68,9 @@ def voltage(
     Raises:
         UsageError: matplotlib is missing, or the voltages are not available.
     """
+    from jaxsnn.simulation.simulate import lowered
+
+    network = None if network is None else lowered(network)
     traces = traces_of(solution, population, network, inputs, sample=sample, points=points)
     shown = [number for number in neurons if number < len(traces)]
     if not shown:

@@ -118,7 +118,7 @@ def simulate(
         )
     is_default = engine is None
     engine = EventDriven() if is_default else engine
-    network = _lowered(network)
+    network = lowered(network)
 
     def run(engine: Any) -> Any:
         return engine.run(network, inputs, t_end, sample_times)
@@ -193,8 +193,13 @@ def _model_with_nan(solution: EventSolution, network: Network) -> Problem | None
     return None
 
 
-def _lowered(network: Any) -> Network:
-    """Return the network, lowered if it is a graph."""
+def lowered(network: Any) -> Network:
+    """Return the network, lowered if it is a graph.
+
+    Raises:
+        LoweringError: the graph cannot be lowered.
+        UsageError: neither a network nor a graph.
+    """
     if isinstance(network, Network):
         return network
     if not isinstance(network, Graph):

@@ -106,7 +106,7 @@ def test_a_histogram_counts_every_spike(ran):
     assert plot.histogram([empty]).render("png").startswith(STARTS["png"])
 
 
-def test_voltages_in_continuous_time_meet_the_threshold_at_each_spike(ran, events):
+def test_voltages_in_continuous_time_meet_the_threshold_at_each_spike(ran, graph, events):
     network, solution = ran
     traces = traces_of(solution, "2", network, events, sample=1, points=300)
     assert len(traces) == 3
@@ -116,9 +116,10 @@ def test_voltages_in_continuous_time_meet_the_threshold_at_each_spike(ran, event
         at = [trace.v[np.searchsorted(trace.time, when) - 1] for when in trace.spikes]
         np.testing.assert_allclose(at, trace.threshold, atol=2e-3)
         assert trace.v.max() < trace.threshold + 2e-3
-    assert {"time, ms", "v_threshold", "spike"} <= texts_of(
-        plot.voltage(solution, "2", network=network, inputs=events, points=40)
-    )
+    for simulated in (network, graph):
+        assert {"time, ms", "v_threshold", "spike"} <= texts_of(
+            plot.voltage(solution, "2", network=simulated, inputs=events, points=40)
+        )
     assert_refused(
         lambda: plot.voltage(solution, "2"),
         UsageError,
