@@ -441,7 +441,7 @@ def test_values_outside_0_to_1_are_refused(net, task, tmp_path, capsys):
         ),
         (
             'data = "yinyang"\n[trainable]\nweight = {low = 0.0}',
-            "unexpected keyword argument 'low'",
+            "trainable.weight: Free has no argument 'low': Available: shared, rate",
         ),
         ('data = "yinyang"\n[weight-bumping]\nhidden = nan', "weight_bumping.hidden is nan"),
         (
