@@ -64,7 +64,6 @@ CODES: Mapping[str, str] = MappingProxyType(
         "instant-cycle": "A cycle has no delay, or its result depends on the order of its nodes in a time step",
         "delay": "A delay is not a multiple of the time step, or is in an unsupported place",
         "late-bias": "A bias passes through a delay",
-        "late-by-target": "A Delay of a cycle comes after weights, with a delay for each target neuron",
         "current-and-deltas": "A neuron receives both an input current and delta spikes",
         "spikes-at-threshold": "A Threshold or ReLU receives spikes, which have no amplitude",
         "analog-signal": "A membrane potential drives a neuron, and the equations cannot be solved",

@@ -62,6 +62,7 @@ from jaxsnn.network.operators import (
     Operator,
     added,
     as_matrix,
+    by_synapses,
     by_taps,
     delayed_by_source,
 )
@@ -571,9 +572,8 @@ class RecurrentPart:
         if numbers > LARGEST:
             raise LoweringError(
                 Text(
-                    "node '{node}' is part of a cycle, and its input from outside the cycle has "
-                    "delays that differ between target neurons: this needs {count} weights, the "
-                    "limit is {limit}",
+                    "node '{node}' is part of a cycle, and its input has delays that differ "
+                    "between target neurons: this needs {count} weights, the limit is {limit}",
                     node=part.name,
                     count=numbers,
                     limit=LARGEST,
@@ -583,52 +583,49 @@ class RecurrentPart:
             )
 
     def _fed_back(self, part: PopulationPart) -> Sequence[Path]:
-        """Return the paths from the group to one of its populations, as matrices, with at most one
-        delay for each source channel.
+        """Return the paths from the group to one of its populations: matrices with at most one delay
+        for each source channel, or a row for each synapse if these have separate delays.
         """
         dtype, fed_back = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
             if source not in self.names:
                 continue
             operator = delayed_by_source(operator)
-            if operator.row_delay is not None:
-                raise LoweringError(
-                    Text(
-                        "node '{node}' is part of a cycle, and its input from '{source}' has "
-                        "delays that differ between target neurons",
-                        node=part.name,
-                        source=source,
-                    ),
-                    fix=Text(
-                        "put a Delay node before the weights; or specify one delay for each "
-                        "source neuron, an array of shape (inputs,) in with_synaptic_delays or a "
-                        "list in [synaptic-delays]; or convert the delays to Delay nodes with "
-                        "update_graph, and simulate with {engine}",
-                        engine=ENGINE.set_to("grid"),
-                    ),
-                    node=part.name,
-                )
-            fed_back.append((source, as_matrix(operator, dtype)))
+            if operator.row_delay is None:
+                fed_back.append((source, as_matrix(operator, dtype)))
+                continue
+            self._refuse_large(part, len(operator.entries()[0]) * operator.size)
+            fed_back.append((source, by_synapses(operator, dtype)))
         return added(fed_back, dtype)
 
     def _feedback(self) -> tuple[GroupSpec, Feedback]:
         """Return the group's description, and (weight, delay) of each feedback edge; a rectangular
         pulse closes by an additional edge.
         """
-        edges, feedback = [], []
+        edges, feedback, senders = [], [], []
         for target, part in enumerate(self.parts):
             for source, matrix in self._fed_back(part):
                 edge = self.names.index(source), target
                 weight = matrix.weight * part.scale
-                delay = self._later(matrix.delay, matrix, self._steps(edge))
-                edges.append(edge)
-                feedback.append((weight, delay))
+                delay = matrix.delay if matrix.row_delay is None else matrix.row_delay
+                delay = self._later(delay, matrix, self._steps(edge))
+                projections = [(weight, delay)]
                 # The end of a rectangular pulse: the negative weight, later by the width.
                 if part.neuron.width:
+                    projections.append((-weight, self._later(delay, matrix, part.neuron.width)))
+                for projection in projections:
+                    if matrix.row_delay is not None:
+                        senders.append((len(edges), tuple(matrix.entries()[0].tolist())))
                     edges.append(edge)
-                    feedback.append((-weight, self._later(delay, matrix, part.neuron.width)))
+                    feedback.append(projection)
         layers = tuple(part.spec() for part in self.parts)
-        return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
+        spec = GroupSpec(
+            layers=layers,
+            edges=tuple(edges),
+            max_events=self._room(layers),
+            senders=tuple(senders),
+        )
+        return spec, feedback
 
     def _by_target(self, feedback: Feedback) -> Any:
         """Return the feedback in the form that the kernels take: the feedback through a single
@@ -650,7 +647,9 @@ class RecurrentPart:
     def _later(
         delay: Float[Array, "source"] | None, matrix: Operator, seconds: float
     ) -> Float[Array, "source"] | None:
-        """Add some seconds to the delay of each source channel, which may be None."""
+        """Add some seconds to the delay of each source channel, which may be None, or of each
+        synapse.
+        """
         if not seconds:
             return delay
         late = jnp.full(matrix.inward, seconds, matrix.weight.dtype)

@@ -139,31 +139,52 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     for each source channel: one operator for the first pairs of all source channels, one for the
     second pairs, and so on. Each operator has a single position, with a column for each channel.
     """
-    source, position, row = (
-        entry_array[np.argsort(operator.entries()[0], kind="stable")]
-        for entry_array in operator.entries()
-    )
+    source = operator.entries()[0]
+    by_source = np.argsort(source, kind="stable")
+    source = source[by_source]
     tap = np.arange(len(source)) - np.searchsorted(source, source)
-    tap_operators = []
-    for number in range(int(tap.max(initial=-1)) + 1):
-        which = tap == number
-        pair, weight = np.arange(which.sum()), operator.rows(dtype)[row[which]]
-        tiles = jnp.zeros((len(pair), operator.columns, operator.positions), dtype)
-        rows = tiles.at[pair, :, position[which]].set(weight).reshape(len(pair), operator.size)
-        tap_operators.append(
-            Operator(
-                inward=operator.inward,
-                positions=1,
-                columns=operator.size,
-                source=source[which],
-                position=np.zeros_like(pair),
-                row=pair,
-                weight=rows if operator.order is None else rows[:, operator.order],
-                delay=operator.delay,
-                row_delay=operator.row_delay[row[which]],
-            )
-        )
-    return tap_operators
+    return [
+        _at_one_position(operator, by_source[tap == number], dtype)
+        for number in range(int(tap.max(initial=-1)) + 1)
+    ]
+
+
+def by_synapses(operator: Operator, dtype: DTypeLike) -> Operator:
+    """Return an operator whose rows have delays with a single position, a column for each channel,
+    and a row with its delay, which includes that of the source channel, for each pair.
+    """
+    separate = _at_one_position(operator, np.arange(len(operator.entries()[0])), dtype)
+    if operator.delay is None:
+        return separate
+    row_delay = separate.row_delay + operator.delay[separate.source]
+    return replace(separate, delay=None, row_delay=row_delay)
+
+
+def _at_one_position(
+    operator: Operator, pairs: Int[np.ndarray, "pairs"], dtype: DTypeLike
+) -> Operator:
+    """Return some pairs of an operator whose rows have delays as an operator with a single position,
+    a column for each channel, and a row for each pair.
+
+    Args:
+        pairs: indices of the pairs.
+    """
+    source, position, row = (entry_array[pairs] for entry_array in operator.entries())
+    pair, weight = np.arange(len(pairs)), operator.rows(dtype)[row]
+    # (pairs, columns, positions): channels are counted column by column
+    tiles = jnp.zeros((len(pairs), operator.columns, operator.positions), dtype)
+    rows = tiles.at[pair, :, position].set(weight).reshape(len(pairs), operator.size)
+    return Operator(
+        inward=operator.inward,
+        positions=1,
+        columns=operator.size,
+        source=source,
+        position=np.zeros_like(pair),
+        row=pair,
+        weight=rows if operator.order is None else rows[:, operator.order],
+        delay=operator.delay,
+        row_delay=operator.row_delay[row],
+    )
 
 
 def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:

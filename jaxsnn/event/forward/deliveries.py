@@ -1,9 +1,10 @@
 """Queues of the spikes that a recurrent group sends with a delay, first in, first out.
 
 Spikes that travel with the same delay keep their order. A queue therefore has one line for all
-neurons of its source if they share one delay, else a line for each neuron. It stores the next spike
-of each line, and the successor of each spike in its line. Spikes are identified by the step of the
-loop in which they were fired.
+neurons of its source if they share one delay, a line for each neuron if these have separate delays,
+and several lines for each neuron if its synapses have separate delays. It stores the next spike of
+each line, and the successor of each spike: in all lines that a spike joins, the same spike follows.
+Spikes are identified by the step of the loop in which they were fired.
 """
 
 from __future__ import annotations
@@ -94,8 +95,7 @@ def deliver(
 
 def send(
     queue: Queue,
-    line: NumberOfSamples,
-    fires: WhichSamples,
+    here: Bool[Array, "batch lines"],
     step: StepNumber,
     time: Pair,
     delay: Delays,
@@ -103,23 +103,22 @@ def send(
     """Return the queue with one more spike.
 
     Args:
-        line: the line that the spike joins.
-        fires: the samples that have a new spike.
+        here: the lines that the spike joins; none in samples without a new spike.
         step: the step of the loop.
         time: when the spike was fired.
         delay: seconds.
     """
-    samples = jnp.arange(fires.shape[0])
+    samples = jnp.arange(here.shape[0])
     none = queue.behind.shape[0] - 1
-    here = _at(queue, line, fires)
-    # Samples without a new spike, or without a previous one, write `none` to row `none`.
-    before = jnp.where(fires, _pick(queue.last, line), none)
+    # All these lines have the same last spike. Samples without a new spike, or without a previous
+    # one, write `none` to row `none`.
+    before = jnp.min(jnp.where(here, queue.last, none), axis=1)
     # A spike that joins an empty line becomes its head.
     starts = here & jnp.isinf(queue.due.high)
-    high, low = plus(time, delay[line])
+    due = plus(Pair(time.high[:, None], time.low[:, None]), delay)
     return Queue(
         head=jnp.where(starts, step, queue.head),
-        due=either(starts, Pair(high[:, None], low[:, None]), queue.due),
+        due=either(starts, due, queue.due),
         last=jnp.where(here, step, queue.last),
         behind=queue.behind.at[before, samples].set(jnp.where(before < none, step, none)),
     )

@@ -4,6 +4,7 @@ its events.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -26,10 +27,10 @@ from jaxsnn.network.array_types import Array, Bool, Float, Int
 
 #: Arrivals at a population from outside the group: (weight, time, row).
 Outside = tuple[Weights, Times, Rows]
-#: A delay for all neurons of a source, or a delay for each neuron, seconds.
-Delay = Float[Array, ""] | Float[Array, "neurons"]
+#: A delay for all neurons of a source, or a delay for each row of the weights, seconds.
+Delay = Float[Array, ""] | Float[Array, "rows"]
 #: Weights of an edge, None for the identity, and its delay, None for 0.
-Feedback = tuple[Float[Array, "sources targets"] | None, Delay | None]
+Feedback = tuple[Float[Array, "rows targets"] | None, Delay | None]
 #: The spikes of a population in the order in which they act: (time, neuron), inf where unused.
 SpikeTrain = tuple[Float[Array, "batch steps"], Int[Array, "batch steps"]]
 #: The number of a neuron, a step or a row in each step of the loop.
@@ -45,11 +46,15 @@ class GroupSpec:
         edges: (source, target), indices of populations, for each feedback edge; several edges may
             connect the same two populations.
         max_events: spikes of the whole group that are recorded in each sample.
+        senders: index of an edge -> the presynaptic neuron of each row of its weights, for edges
+            whose synapses have separate delays; all other edges have one row for each neuron of
+            their source, in order.
     """
 
     layers: tuple[LayerSpec, ...]
     edges: tuple[tuple[int, int], ...]
     max_events: int
+    senders: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     def with_neurons(self, neurons: Sequence[Neuron]) -> GroupSpec:
         """Return the same group with other neuron models."""
@@ -133,7 +138,9 @@ class Channel(NamedTuple):
     source: int
     target: int | None  # None: a refractory period, which ends in the source itself
     edge: int | None  # None: no delay, or a refractory period
-    row: int  # first row of its neurons' weights in the target's table
+    row: int  # first row of its weights in the target's table
+    #: presynaptic neuron of each row; None: one row for each neuron of the source
+    senders: tuple[int, ...] | None = None
 
 
 class Layout(NamedTuple):
@@ -152,6 +159,15 @@ class Layout(NamedTuple):
     def delayed(self) -> bool:
         """Return whether feedback arrives with a delay."""
         return any(channel.target is not None for channel in self.channels)
+
+    @property
+    def max_deliveries(self) -> int:
+        """Return the maximum number of events that a spike puts into the queues."""
+        deliveries = [0] * len(self.sizes)
+        for channel in self.channels:
+            fan_out = 1 if channel.senders is None else max(Counter(channel.senders).values())
+            deliveries[channel.source] += fan_out
+        return max(deliveries)
 
     def first(self, population: int) -> int:
         """Return the index of a population's first neuron among all neurons of the group."""
@@ -203,10 +219,19 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
     if in_rounds:
         for (source, target), row in immediate.items():
             channels.append(Channel(source=source, target=target, edge=None, row=row))
+    senders = dict(spec.senders)
     for edge, (source, target, delay) in enumerate(edges):
         if delay is not None:
-            channels.append(Channel(source=source, target=target, edge=edge, row=rows[target]))
-            rows[target] += sizes[source]
+            channels.append(
+                Channel(
+                    source=source,
+                    target=target,
+                    edge=edge,
+                    row=rows[target],
+                    senders=senders.get(edge),
+                )
+            )
+            rows[target] += len(senders.get(edge, range(sizes[source])))
     for number, layer in enumerate(spec.layers):
         # A refractory period ends with the delivery of the spike to its own neuron.
         if layer.refractory:
@@ -224,7 +249,7 @@ def tables(
     spec: GroupSpec,
     plan: Layout,
     external: Sequence[Weights],
-    feedback: Sequence[Float[Array, "sources targets"] | None],
+    feedback: Sequence[Float[Array, "rows targets"] | None],
 ) -> tuple[Weights, ...]:
     """Return, for each population, the weights of everything that can arrive there: (rows,
     neurons).
@@ -237,7 +262,7 @@ def tables(
     parts = [[weight] for weight in external]
 
     def add(source: int, target: int, edges: list[int]) -> None:
-        """Append a target's rows for the neurons of a source: the sum of some edges' weights."""
+        """Append a target's rows for spikes of a source: the sum of some edges' weights."""
         identity = jnp.eye(plan.sizes[source], dtype=external[target].dtype)
         weights = [feedback[edge] for edge in edges]
         total = sum(identity if weight is None else weight for weight in weights)
@@ -262,8 +287,8 @@ def tables(
 def delays_of(
     spec: GroupSpec, plan: Layout, feedback: Sequence[Feedback], dtype: DTypeLike
 ) -> tuple[Delays, ...]:
-    """Return the delays of each channel: one line for all neurons of its source, or one for
-    each.
+    """Return the delays of each channel: one for all neurons of its source, or one for each row of
+    its weights.
     """
     delays = []
     for channel in plan.channels:

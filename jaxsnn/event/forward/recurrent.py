@@ -23,7 +23,8 @@ The arrays and their axes:
     Log                       (steps, batch)     the event of each step
     tables, one for each      (rows, neurons)    weights of all that can arrive: rows of arrivals
     population                                   from outside, one row for each presynaptic neuron
-                                                 of the group, and at last a row of zeros
+                                                 of the group, or for each synapse where these have
+                                                 separate delays, and at last a row of zeros
 
 Simultaneous events are processed in rounds, so that results do not depend on the order of neurons
 and inputs:
@@ -204,7 +205,7 @@ class _Loop:
         self.batch = arrivals[0][1].shape[0]
         # One step for each arrival from outside, for each spike, and for each delivery of a spike.
         slots = sum(time.shape[1] for _, time, _ in arrivals)
-        self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
+        self.steps = slots + spec.max_events * (1 + self.plan.max_deliveries)
         trains = [in_order(time, row) for _, time, row in arrivals]
         self.agenda = Agenda(
             self.layers, constants, self.plan, trains, self.delays, self.t_end, self.steps
@@ -381,14 +382,18 @@ class _Loop:
         log: Log,
     ) -> Queue:
         """Return a queue after the event."""
-        source, delay = self.plan.channels[number].source, self.delays[number]
-        neuron = event.neuron[source]
+        channel, delay = self.plan.channels[number], self.delays[number]
+        # the population's size if none of its neurons fires
+        neuron = event.neuron[channel.source][:, None]
         fired_at = Pair(log.time, log.time_low)
         queue = deliver(queue, delivery, event.taken[number], delay, fired_at)
-        fires = neuron < self.plan.sizes[source]
-        # Neurons with individual delays have separate lines.
-        line = jnp.where(fires, neuron, 0) if delay.size > 1 else jnp.zeros_like(neuron)
-        return send(queue, line, fires, step, event.now, delay)
+        if channel.senders is not None:
+            here = neuron == jnp.asarray(channel.senders, neuron.dtype)
+        elif delay.size > 1:  # a line for each neuron
+            here = neuron == jnp.arange(delay.size, dtype=neuron.dtype)
+        else:
+            here = neuron < self.plan.sizes[channel.source]
+        return send(queue, here, step, event.now, delay)
 
     # ---- the log
 
