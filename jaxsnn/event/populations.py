@@ -652,8 +652,9 @@ class RecurrentPart:
         """
         if not seconds:
             return delay
-        late = jnp.full(matrix.inward, seconds, matrix.weight.dtype)
-        return late if delay is None else delay + late
+        if delay is None:
+            return jnp.full(matrix.inward, seconds, matrix.weight.dtype)
+        return delay + seconds
 
     def _room(self, layers: Sequence[LayerSpec]) -> int:
         """Return the number of spikes of the whole group that are recorded in each sample."""

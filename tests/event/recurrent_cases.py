@@ -155,8 +155,8 @@ SEEDS = {
     "jumps": (2, 6),
     "jumps refractory": (5, 7),
     "synapses": (0, 1),
-    "synapses of boxes": (0, 1),
-    "synapses of jumps": (0, 1),
+    "synapses of boxes": (1, 2),
+    "synapses of jumps": (1, 2),
 }
 
 
