@@ -51,7 +51,7 @@ class Balanced:
             **{name: build.cubalif(size, **CELLS) for name, size in sizes.items()},
             "out": build.output(),
         }
-        chains = [("in", "w", "E", "out")]
+        chains: list[tuple[str, ...]] = [("in", "w", "E", "out")]
         for (source, target), weight in self.weights.items():
             nodes[source + target] = build.linear(weight=weight)
             chains.append((source, source + target, target))
@@ -117,7 +117,7 @@ def loss(network, backend, parameters):
     return jnp.sum(finite_times(times) * readout), solution
 
 
-@pytest.mark.parametrize("backend", ["xla", "auto"])
+@pytest.mark.parametrize("backend", ["auto", pytest.param("xla", marks=pytest.mark.slow)])
 def test_gradients_agree_with_central_differences(backend):
     network = small()
     compiled = jax.jit(jax.value_and_grad(lambda p: loss(network, backend, p), has_aux=True))
