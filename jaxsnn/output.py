@@ -258,8 +258,10 @@ def write_together(
         remove_files([path for file in staged for path in file.temporary_files()])
 
 
-def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False) -> None:
+def write_folder(folder: Name, contents: Mapping[str, bytes | str], force: bool = False) -> None:
     """Write the files of a folder, by name, together: a new folder appears with all of them.
+
+    Text is UTF-8.
 
     Raises:
         FileError: as in `write_together`, or the folder cannot be created.
@@ -267,14 +269,15 @@ def write_folder(folder: Name, contents: Mapping[str, str], force: bool = False)
     folder = Path(folder)
     if os.path.lexists(folder):
         _refuse_no_folder(folder)
-        write_together({folder / name: text for name, text in contents.items()}, force)
+        write_together({folder / name: content for name, content in contents.items()}, force)
         return
     stage = folder.with_name(_temporary_name(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stage.mkdir()
-        for name, text in contents.items():
-            _write_through(stage / name, text.encode("utf-8"))
+        for name, content in contents.items():
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            _write_through(stage / name, data)
         _onto_the_disk(stage)
         os.rename(stage, folder)
         _onto_the_disk(folder.parent)

@@ -99,6 +99,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "default-output": "The default output that the loss reads depends on the network",
         "replaced-time-constant": "The output population has no time constant; ten time steps "
         "are used instead",
+        "silent-outputs": "The output neurons fire in no sample",
         "accuracy-in-steps": "The trained network has a different accuracy in time steps",
         "lost-spikes": "Some of the spikes were not recorded",
         "saturated-weights": "Trained weights exceed the range of a synapse",

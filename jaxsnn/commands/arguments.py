@@ -41,7 +41,7 @@ _METAVARS = {"time": "TIME", "bool": "BOOL", "number": "V", "choice": "KIND"}
 #: Name of the attribute of a parser's action that holds its `Option`.
 OPTION = "option"
 #: Commands that read no file of the user.
-_WITHOUT_FILES = ("demo", "doctor")
+_WITHOUT_FILES = ("conformance", "demo", "doctor")
 
 
 class Parser(argparse.ArgumentParser):

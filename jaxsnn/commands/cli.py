@@ -45,6 +45,7 @@ _ORDER = (
     "compare",
     "verify",
     "fidelity",
+    "conformance",
     "demo",
     "doctor",
     "completion",
@@ -75,7 +76,13 @@ _SOURCES = (
     "slope",
 )
 #: Arguments that name a file to write, and their options.
-_WRITTEN = {"output": "-o", "svg": "--svg", "plot": "--plot", "report": "--report"}
+_WRITTEN = {
+    "output": "-o",
+    "svg": "--svg",
+    "plot": "--plot",
+    "report": "--report",
+    "junit": "--junit",
+}
 
 
 def command_module(name: str) -> ModuleType:

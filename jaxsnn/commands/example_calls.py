@@ -28,6 +28,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("engines, chip and importers for each node", "model.nir"),
         ("only these two", "model.nir --for event --for norse"),
     ),
+    "conformance": (
+        ("test the installed release of Norse", "norse --report norse.html"),
+        ("test an adapter of your own", "my_adapter:ADAPTER --junit results.xml"),
+    ),
     "draw": (("draw the graph", "model.nir -o graph.svg"),),
     "plot": (
         ("spike raster of a simulation", "model.nir --kind raster --input steps.npz -o raster.png"),

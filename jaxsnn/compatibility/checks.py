@@ -29,7 +29,7 @@ from jaxsnn.grid.capabilities import APPROXIMATIONS, GRID
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.features import StaticNetwork, undecided_fields
 from jaxsnn.network.lowering.lower_nodes import NO_NEURONS, LoweringPlan, Part, plan
-from jaxsnn.network.number_ranges import beyond_type, with_rounded_resets
+from jaxsnn.network.number_ranges import beyond_type, with_reset_obstacle
 from jaxsnn.network.structure import Population, Wire
 from jaxsnn.nir.convert.importers import ignored_by_framework, importer_problems, undecided
 from jaxsnn.nir.convert.target import importer_target
@@ -278,7 +278,7 @@ def _for_engine(
         for name, part in parts.items()
     ]
     populations = {
-        name: with_rounded_resets(part.population, part.parameters, _assumed_type())
+        name: with_reset_obstacle(part.population, part.parameters, _assumed_type())
         for name, part in parts.items()
         if isinstance(part, Part) and part.population is not None
     }

@@ -464,7 +464,7 @@ def conclude(
         late={name: late_events(events, t_end) for name, events in trains.items()},
         feeding=tuple(network.outputs.items()),
         approximations=event_approximations(network),
-        shortest_tau=_shortest_tau(network),
+        shortest_tau=shortest_tau(network),
         shortest_box=_shortest_box(network),
         one_per_step=_one_per_step(network),
         min_slope=options.min_slope,
@@ -472,7 +472,7 @@ def conclude(
     )
 
 
-def _shortest_tau(network: Network) -> Float[Array, ""]:
+def shortest_tau(network: Network) -> Float[Array, ""]:
     """Return the shortest time constant of all populations, seconds; inf if there is none."""
     parameters = [network.parameters[name] for name in network.populations]
     taus = [

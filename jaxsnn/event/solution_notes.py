@@ -166,26 +166,34 @@ def _long(solution: Any) -> Iterator[str]:
     """Yield a note if nothing happens in nearly all of the run, as when times are in
     milliseconds.
     """
-    end = _largest(solution.t_end)
     if solution.shortest_tau is None:
         return
-    shortest = float(np.min(np.asarray(solution.shortest_tau)))
-    if not shortest < QUIET * QUIET * end:  # cheap test before all spikes are read
+    end, shortest = _largest(solution.t_end), float(np.min(np.asarray(solution.shortest_tau)))
+    if not is_very_long(end, shortest):  # cheap test before all spikes are read
         return
     fired = [np.asarray(spikes.time) for spikes in solution.spikes.values()]
     last = max((float(time[np.isfinite(time)].max(initial=0.0)) for time in fired), default=0.0)
-    if 0 < last < QUIET * end:
-        yield Note(
-            Text(
-                "the last spike occurs at {last}, and {t_end} is {end:.0f} times the shortest "
-                "time constant (times are in seconds)",
-                last=format_time(last),
-                t_end=T_END.equal_to(format_time(end)),
-                end=end / shortest,
-            ),
-            kind="assumed",
-            code="times-in-seconds",
-        )
+    if last >= QUIET * end or not fired:
+        return
+    event = Text("the last spike occurs at {last}", last=format_time(last))
+    yield Note(
+        Text(
+            "{event}, and {t_end} is {ratio:.0f} times the shortest time constant (times are in "
+            "seconds)",
+            event=event if last else "no neuron fires",
+            t_end=T_END.equal_to(format_time(end)),
+            ratio=end / shortest,
+        ),
+        kind="assumed",
+        code="times-in-seconds",
+    )
+
+
+def is_very_long(t_end: float, shortest_tau: float) -> bool:
+    """Return whether a run is so long in relation to a time constant, both in seconds, that its times
+    are perhaps in milliseconds.
+    """
+    return shortest_tau < QUIET * QUIET * t_end
 
 
 def _silent(solution: Any) -> Iterator[str]:

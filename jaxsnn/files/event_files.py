@@ -90,7 +90,8 @@ class PacketIndex:
         start: first byte of the events of each packet.
         number: number of its events.
         overflow: number of overflows of the clock of 31 bits before it.
-        time: time of its first event in microseconds, never before that of an earlier packet.
+        earliest: time of its first event in microseconds, or of that of a later packet if it is earlier.
+        latest: time of its last event in microseconds, or of that of an earlier packet if it is later.
         size: columns and rows of the camera; None: unknown.
         skipped: number of packets of other data.
     """
@@ -98,7 +99,8 @@ class PacketIndex:
     start: np.ndarray
     number: np.ndarray
     overflow: np.ndarray
-    time: np.ndarray
+    earliest: np.ndarray
+    latest: np.ndarray
     size: tuple[int, int] | None
     skipped: int
 
@@ -160,14 +162,16 @@ def read_window(path: Name, index: PacketIndex, begin: int, end: int) -> CameraR
     Raises:
         FileError: the file cannot be read, or exceeds a limit.
     """
-    # Packets overlap the window unless the next packet starts before it. Times of packets rise.
-    first = max(int(np.searchsorted(index.time, begin)) - 1, 0)
-    last = int(np.searchsorted(index.time, end))
+    # All packets before the first end before the window, and all from the last on start after it.
+    # Both times rise even if packets are not in the order of time.
+    first = int(np.searchsorted(index.latest, begin))
+    last = int(np.searchsorted(index.earliest, end))
     part = PacketIndex(
         start=index.start[first:last],
         number=index.number[first:last],
         overflow=index.overflow[first:last],
-        time=index.time[first:last],
+        earliest=index.earliest[first:last],
+        latest=index.latest[first:last],
         size=index.size,
         skipped=0,
     )
@@ -309,7 +313,7 @@ def _packets(file: BufferedReader, lines: list[str], start: int, budget: ByteBud
         size for source in sources for name, size in _CAMERAS.items() if source.startswith(name)
     }
     end, place, skipped = size_of(file), start, 0
-    entries: list[tuple[int, int, int, int]] = []
+    entries: list[tuple[int, int, int, int, int]] = []
     while place < end:
         budget.refuse_late()
         file.seek(place)
@@ -343,17 +347,21 @@ def _packets(file: BufferedReader, lines: list[str], start: int, budget: ByteBud
                         count=int(packet["overflow"]),
                     ),
                 )
-            event = np.frombuffer(head, _POLARITY_EVENT, 1, _PACKET.itemsize)[0]
+            first = np.frombuffer(head, _POLARITY_EVENT, 1, _PACKET.itemsize)[0]
+            file.seek(place + size * (number - 1))
+            last = np.frombuffer(_content(file, path, size), _POLARITY_EVENT)[0]
             budget.take("the positions of its packets", 128)
             overflow = int(packet["overflow"])
-            entries.append((place, number, overflow, (overflow << 31) + int(event["t"])))
+            times = [(overflow << 31) + int(event["t"]) for event in (first, last)]
+            entries.append((place, number, overflow, times[0], times[1]))
         place += size * number
-    table = np.array(entries, np.int64).reshape(-1, 4)
+    table = np.array(entries, np.int64).reshape(-1, 5)
     return PacketIndex(
         start=table[:, 0],
         number=table[:, 1],
         overflow=table[:, 2],
-        time=np.maximum.accumulate(table[:, 3]),  # sorted, for the search of a window
+        earliest=np.minimum.accumulate(table[::-1, 3])[::-1],
+        latest=np.maximum.accumulate(table[:, 4]),
         size=sizes.pop() if len(sizes) == 1 else None,
         skipped=skipped,
     )

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxsnn.errors import LoweringError, UsageError, listing, refuse_type, suggestion
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float
+from jaxsnn.network.number_ranges import with_reset_obstacle
 from jaxsnn.network.on_processor import as_array_of
 from jaxsnn.network.structure import Population as Population
 from jaxsnn.network.structure import TauShape as TauShape
@@ -82,7 +83,8 @@ class Network:
         """Return the same network with other parameters.
 
         Facts about concrete time constants are derived again; for traced ones, nothing is assumed
-        about populations whose time constants are not the same arrays as before.
+        about populations whose time constants are not the same arrays as before. `simulate` refuses
+        a concrete v_reset that is not below v_threshold, as it does for a file.
 
         Raises:
             UsageError: the nodes, parameters or shapes differ from those of the network, or time
@@ -98,8 +100,20 @@ class Network:
             )
             if changed:
                 population = with_tau_facts(population, parameters[name])
-            populations[name] = population
+            populations[name] = self._with_checked_reset(population, parameters[name])
         return Network(parameters=parameters, wires=self.wires, populations=populations)
+
+    def _with_checked_reset(self, population: Population, parameters: NodeParameters) -> Population:
+        """Return the population with the obstacle that its v_reset is not below its v_threshold, or
+        without it, if these are concrete and not the same arrays as before.
+        """
+        old, keys = self.parameters[population.name], ("v_reset", "v_threshold")
+        levels = {key: parameters[key] for key in keys if key in parameters}
+        unchanged = all(value is old[key] for key, value in levels.items())
+        if population.reset != "zero" or unchanged or _are_traced(levels):
+            return population
+        others = tuple(pair for pair in population.obstacles if pair[0] != "v_reset")
+        return with_reset_obstacle(replace(population, obstacles=others), levels, self.dtype)
 
     def with_known_facts(self) -> tuple[Network, frozenset[str]]:
         """Return the network with properties of its time constants, such as tau_mem = 2 tau_syn, and
@@ -506,9 +520,9 @@ def _time_constants(parameters: NodeParameters) -> NodeParameters:
     return {key: value for key, value in parameters.items() if key.startswith("tau")}
 
 
-def _are_traced(taus: NodeParameters) -> bool:
-    """Return whether some time constants are traced."""
-    return any(isinstance(tau, Tracer) for tau in taus.values())
+def _are_traced(parameters: NodeParameters) -> bool:
+    """Return whether some parameters are traced."""
+    return any(isinstance(value, Tracer) for value in parameters.values())
 
 
 def _flatten(network: Network) -> tuple[tuple[tuple[Any, Parameters]], Hashable]:

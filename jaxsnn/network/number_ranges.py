@@ -37,14 +37,14 @@ def beyond_type(
     )
 
 
-def with_rounded_resets(
+def with_reset_obstacle(
     population: Population, parameters: Mapping[str, Any], dtype: Any
 ) -> Population:
-    """Return the population; if a floating-point type rounds a v_reset onto its v_threshold, that
-    is added to its obstacles.
+    """Return the population; if a v_reset is not below its v_threshold, or a floating-point type rounds
+    it onto its v_threshold, that is added to its obstacles.
 
     Args:
-        parameters: NIR's names -> numbers as the file has them.
+        parameters: NIR's names -> numbers.
     """
     has_both = {"v_reset", "v_threshold"} <= set(parameters)
     if not has_both or population.reset != "zero" or "v_reset" in dict(population.obstacles):
@@ -55,12 +55,17 @@ def with_rounded_resets(
     if not (bad := v_reset >= v_threshold).any():
         return population
     neuron = int(bad.argmax())
+    exact = np.broadcast_arrays(*(parameters[key] for key in ("v_reset", "v_threshold")))
+    is_rounded = bool(exact[0].flat[neuron] < exact[1].flat[neuron])
+    rounded = f"rounded to {np.dtype(dtype)}, " if is_rounded else ""
     problem = Problem(
         node=population.name,
         code="bad-parameter",
-        message=f"node '{population.name}' ({population.kind}): rounded to {np.dtype(dtype)}, "
+        message=f"node '{population.name}' ({population.kind}): {rounded}"
         f"v_reset of neuron {neuron} is {v_reset.flat[neuron]:.9g}, which is not below "
         f"v_threshold, {v_threshold.flat[neuron]:.9g}",
-        fix="decrease v_reset, increase v_threshold, or simulate in float64",
+        fix="decrease v_reset, increase v_threshold, or simulate in float64"
+        if is_rounded
+        else "decrease v_reset or increase v_threshold",
     )
     return replace(population, obstacles=(*population.obstacles, ("v_reset", problem)))

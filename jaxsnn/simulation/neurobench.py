@@ -147,10 +147,10 @@ def neurobench(
 
     A synaptic operation is a nonzero input of a Linear, Affine or convolution node, times a nonzero
     weight. It is an accumulate operation (AC) if the input is a spike, else a multiply-accumulate
-    operation (MAC). In time steps an input is a value of one step, and as in the package all inputs
-    of a node in one step of the batch are spikes, or none of them is. In continuous time an input is
-    an event, or a piece of a current; `dense` and `activation_sparsity` refer to time steps and need
-    `dt`. Biases, pools, scales and delays have no synaptic operations.
+    operation (MAC). In time steps an input is a value of one step, and all inputs of a node in one step
+    of a sample are spikes, or none of them is, as in the package for batches of one sample. In
+    continuous time an input is an event, or a piece of a current; `dense` and `activation_sparsity`
+    refer to time steps and need `dt`. Biases, pools, scales and delays have no synaptic operations.
 
     `jaxsnn.train.evaluate_neurobench` evaluates labelled data, and adds the accuracy.
 
@@ -356,8 +356,8 @@ class OperationCounter:
         signals = _StepSignals(self.network, solution, {**x, **recorded})
         for name, layer in self.layers.items():
             entering = np.asarray(signals.entering(name)).reshape(steps, -1, layer.fan_out.size)
-            operations = np.count_nonzero(entering, axis=1) @ layer.fan_out  # (steps,)
-            is_spiking = (np.isin(entering, (-1, 0, 1))).all(axis=(1, 2))
+            operations = (entering != 0) @ layer.fan_out  # (steps, batch)
+            is_spiking = np.isin(entering, (-1, 0, 1)).all(axis=2)
             self.totals.acs += int(operations[is_spiking].sum())
             self.totals.macs += int(operations[~is_spiking].sum())
         self.totals.active += sum(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxsnn.errors import FileError, Note, UsageError, listing
+from jaxsnn.errors import FileError, Note, UsageError, listing, warn_of
 from jaxsnn.files.array_files import load_arrays
 from jaxsnn.files.event_files import (
     PacketIndex,
@@ -27,8 +27,9 @@ from jaxsnn.files.event_files import (
 from jaxsnn.files.read_limits import ByteBudget
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir.io.spike_trains import read_spike_trains
+from jaxsnn.options import TIME_UNIT
 from jaxsnn.units import format_time, parse_time
-from jaxsnn.wording import Text
+from jaxsnn.wording import Reference, Text
 
 #: Columns, rows and polarities of a camera; (channels, 1, 1) of a cochlea.
 SensorSize = tuple[int, int, int]
@@ -40,10 +41,8 @@ _SAMPLES_OF_A_PROCESS = 256
 BYTES_OF_AN_EVENT = 12
 #: Bytes of what is remembered of each sample.
 _BYTES_OF_A_SAMPLE = 128
-#: Unit of the times of event cameras and of tonic, and of integer times if none is specified.
+#: Unit of the times of event cameras and of tonic, and of integer times without a unit.
 _CAMERA_UNIT = "1us"
-#: Largest time in seconds for which it is plausible that times without a unit are in seconds.
-_LONGEST_SAMPLE = 3600.0
 
 
 class Sample(NamedTuple):
@@ -272,12 +271,7 @@ class StoredEvents:
     def _notes(self, unsorted: int, dropped: int) -> tuple[Note, ...]:
         notes, name, empty = list[Note](), self.source.name, int((self.counts == 0).sum())
         if unsorted:
-            text = Text(
-                "{data}: samples whose events are not in the order of time, and are sorted: {count}",
-                data=name,
-                count=unsorted,
-            )
-            notes.append(Note(text, kind="assumed", code="sorted-events"))
+            notes.append(sorted_note(name, unsorted))
         if empty:
             text = Text("{data}: samples without events: {count}", data=name, count=empty)
             notes.append(Note(text, code="no-events"))
@@ -330,20 +324,20 @@ class StoredEvents:
     def _checked(self, sample: Sample, number: int) -> Sample:
         """Return a sample sorted by time; simultaneous events keep their order."""
         time, index = np.asarray(sample.time, np.float64), np.asarray(sample.index)
-        for values, wrong, quantity in (
+        for values, invalid, quantity in (
             (time, ~(np.isfinite(time) & (time >= 0)), "the time"),
             (index, (index < 0) | (index >= self.channels), "the channel"),
         ):
-            if wrong.any():
-                place = int(wrong.argmax())
+            if invalid.any():
+                event = int(invalid.argmax())
                 raise UsageError(
                     Text(
                         "{data}: event {event} of sample {sample} has {quantity} {value:g}",
                         data=self.source.name,
-                        event=place,
+                        event=event,
                         sample=number,
                         quantity=quantity,
-                        value=values[place],
+                        value=values[event],
                     ),
                     fix="write finite times of at least 0"
                     if quantity == "the time"
@@ -410,6 +404,16 @@ class StoredColumn:
         return np.asarray(getattr(self.events.load(index), self.name))
 
 
+def sorted_note(name: str, count: int) -> Note:
+    """Return a note on samples whose events were sorted."""
+    text = Text(
+        "{data}: samples whose events are not in the order of time, and are sorted: {count}",
+        data=name,
+        count=count,
+    )
+    return Note(text, kind="assumed", code="sorted-events")
+
+
 def dropped_note(name: str, count: int) -> Note:
     """Return a note on entries of files that are not events."""
     text = Text(
@@ -468,7 +472,8 @@ def channels_of(recording: np.ndarray, size: SensorSize, name: str) -> np.ndarra
     """
     width, height, _ = size
     x, y, p = (
-        _places(recording, axis, extent, name) for axis, extent in zip("xyp", size, strict=True)
+        _coordinates(recording, axis, extent, name)
+        for axis, extent in zip("xyp", size, strict=True)
     )
     return (p * height + y) * width + x
 
@@ -491,8 +496,8 @@ def events_of_arrays(
     recordings: Sequence[np.ndarray],
     sensor_size: tuple[int, ...],
     *,
-    time_unit: str = _CAMERA_UNIT,
-    most: int | None = None,
+    time_unit: str | None = None,
+    max_events: int | None = None,
 ) -> Events:
     """Return events (samples, events) of structured arrays with fields t and p and, of a camera, x
     and y.
@@ -503,37 +508,47 @@ def events_of_arrays(
     Args:
         recordings: one structured array for each sample; times from the start of the recording.
         sensor_size: (x, y, p), as in tonic.
-        time_unit: unit of t.
-        most: largest number of events of a sample; None: no limit. Longer samples are refused.
+        time_unit: unit of t; None: microseconds if t are integers, as in tonic, which a note reports.
+            Floating-point numbers need a unit.
+        max_events: largest number of events of a sample; None: no limit. Longer samples are refused.
 
     Raises:
         UsageError: missing fields, events outside the sensor, between its pixels, or at times that
-            are below 0 or not finite, or too many.
+            are below 0, not finite or without a unit, or too many.
 
     >>> recording = np.array([(1, 0, 1, 2000)], dtype=[("x", int), ("y", int), ("p", int), ("t", int)])
-    >>> events = events_of_arrays([recording], (2, 1, 2))
+    >>> events = events_of_arrays([recording], (2, 1, 2), time_unit="1us")
     >>> events.time.tolist(), events.index.tolist()
     ([[0.002]], [[3]])
     """
-    size, unit = checked_size(sensor_size), parse_time(time_unit)
+    name, size, notes = "recordings", checked_size(sensor_size), list[Note]()
     recordings = [np.asarray(recording) for recording in recordings]
+    if time_unit is None:
+        times = [recording["t"] for recording in recordings if "t" in (recording.dtype.names or ())]
+        notes.append(assumed_unit(name, times, TIME_UNIT.set_to("1s")))
+    unit = parse_time(_CAMERA_UNIT if time_unit is None else time_unit)
     slots = max([len(recording) for recording in recordings] + [1])
-    if most is not None and slots > most:
+    if max_events is not None and slots > max_events:
         raise UsageError(
             Text(
-                "a recording has {count} events, more than most = {limit}",
+                "a recording has {count} events, more than max_events = {limit}",
                 count=slots,
-                limit=most,
+                limit=max_events,
             ),
-            fix="shorten the recording, or pass a larger most",
+            fix="shorten the recording, or pass a larger max_events",
         )
     time = np.full((len(recordings), slots), np.inf)
     index = np.full(time.shape, math.prod(size), np.int32)
+    unsorted = 0
     for number, recording in enumerate(recordings):
         sample = sample_of_recording(recording, size, unit, f"sample {number}")
+        unsorted += bool((np.diff(sample.time) < 0).any())
         order = np.argsort(sample.time, kind="stable")
         time[number, : len(order)] = sample.time[order]
         index[number, : len(order)] = sample.index[order]
+    if unsorted:
+        notes.append(sorted_note(name, unsorted))
+    warn_of(notes)
     return Events(time=time, index=index)
 
 
@@ -550,9 +565,9 @@ def _times(recording: np.ndarray, name: str) -> np.ndarray:
             fix="pass a structured array with the fields t and p; for a camera also x and y",
         )
     t = np.asarray(recording["t"], float)
-    bad = t[~(np.isfinite(t) & (t >= 0))]
-    if bad.size:
-        moment = "before time 0" if bad[0] < 0 else Text("at time {time:g}", time=bad[0])
+    invalid = t[~(np.isfinite(t) & (t >= 0))]
+    if invalid.size:
+        moment = "before time 0" if invalid[0] < 0 else Text("at time {time:g}", time=invalid[0])
         raise UsageError(
             Text("{sample} has an event {moment}", sample=name, moment=moment),
             fix="measure times from the first event",
@@ -560,7 +575,8 @@ def _times(recording: np.ndarray, name: str) -> np.ndarray:
     return t
 
 
-def _places(recording: np.ndarray, axis: str, extent: int, name: str) -> np.ndarray:
+def _coordinates(recording: np.ndarray, axis: str, extent: int, name: str) -> np.ndarray:
+    """Return the columns, rows or polarities of the events; zeros for an axis without a field."""
     fields = recording.dtype.names or ()
     if axis not in fields:
         if extent != 1:
@@ -576,22 +592,23 @@ def _places(recording: np.ndarray, axis: str, extent: int, name: str) -> np.ndar
                 fix=f"add the field, or pass a sensor_size of 1 for {axis}",
             )
         return np.zeros(len(recording), int)
-    return _checked_places(np.asarray(recording[axis]), axis, extent, name)
+    return _checked_coordinates(np.asarray(recording[axis]), axis, extent, name)
 
 
-def _checked_places(place: np.ndarray, axis: str, extent: int, name: str) -> np.ndarray:
-    outside = ~((place >= 0) & (place < extent) & (place == np.rint(place)))
+def _checked_coordinates(coordinates: np.ndarray, axis: str, extent: int, name: str) -> np.ndarray:
+    """Return coordinates as integers; refuse those outside of the sensor or between its pixels."""
+    outside = ~((coordinates >= 0) & (coordinates < extent) & (coordinates == np.rint(coordinates)))
     if outside.any():
         raise UsageError(
             Text(
                 "{sample} has an event with {field} = {value}",
                 sample=name,
                 field=axis,
-                value=place[outside][0],
+                value=coordinates[outside][0],
             ),
             fix=f"pass a larger sensor_size: {axis} ranges from 0 to {extent - 1}",
         )
-    return place.astype(int)
+    return coordinates.astype(int)
 
 
 def refuse_other_size(path: Any, size: tuple[int, int] | None, sensor: SensorSize) -> None:
@@ -731,10 +748,10 @@ def ragged_of_arrays(
     if size is None:
         raise _no_size(name)
     columns = {"x": events.get("x", events.get("unit")), "y": events.get("y"), "p": events.get("p")}
-    places = [
+    coordinates = [
         np.zeros(len(arrays["t"]), int)
         if column is None
-        else _checked_places(column, axis, extent, name)
+        else _checked_coordinates(column, axis, extent, name)
         for (axis, column), extent in zip(columns.items(), size, strict=True)
     ]
     if missing := [
@@ -752,7 +769,7 @@ def ragged_of_arrays(
             fix="write the array, or a sensor_size of 1 for it",
         )
     unit, notes = _unit(arrays, name)
-    x, y, p = places
+    x, y, p = coordinates
     index = (p * size[1] + y) * size[0] + x
     time = np.asarray(arrays["t"], float) * unit
     if unread := sorted(set(arrays) - set(EVENT_ARRAYS)):
@@ -806,48 +823,33 @@ def _unit(arrays: Mapping[str, np.ndarray], name: str) -> tuple[float, tuple[Not
         return parse_time(
             text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
         ), ()
-    t = arrays["t"]
-    last = float(np.max(t, initial=0))
-    if t.dtype.kind == "f":
-        _refuse_long(last, name)
-        return 1.0, (unit_note(name, last, "seconds"),)
-    return parse_time(_CAMERA_UNIT), (
-        unit_note(name, last * parse_time(_CAMERA_UNIT), "microseconds"),
-    )
+    note = assumed_unit(name, [arrays["t"]], "an array time_unit with a text, such as 1s")
+    return parse_time(_CAMERA_UNIT), (note,)
 
 
-def _refuse_long(last: float, name: str) -> None:
-    """Refuse times without a unit that are hardly in seconds.
+def assumed_unit(name: str, times: Iterable[np.ndarray], advice: str | Reference) -> Note:
+    """Return the note that times without a unit are used as microseconds, if they are integers.
 
     Args:
-        last: largest time.
         name: name of the data in messages.
+        times: times of the samples.
+        advice: what specifies a unit of seconds.
+
+    Raises:
+        UsageError: times are floating-point numbers.
     """
-    if last > _LONGEST_SAMPLE:
-        raise UsageError(
-            Text(
-                "{data} has an event at {time:g} s, because its times have no unit and are "
-                "floating-point numbers",
-                data=name,
-                time=last,
-            ),
-            fix="specify the unit: time_unit, such as 1us",
-        )
-
-
-def unit_note(name: str, last: float, unit: str) -> Note:
-    """Return the note that a unit of times is assumed: seconds for floating-point numbers, and
-    microseconds for integers.
-
-    Args:
-        last: time of the last event in seconds.
-        unit: the unit in words.
-    """
+    last = 0.0
+    for t in times:
+        if t.dtype.kind not in "iu":
+            raise UsageError(
+                Text("{data}: the times are floating-point numbers without a unit", data=name),
+                fix=Text("pass {time_unit}, or another unit", time_unit=advice),
+            )
+        last = max(last, float(np.max(t, initial=0)))
     text = Text(
-        "{data} does not specify the unit of its times, which are used as {unit}; the last event is at "
-        "{last}",
+        "{data} does not specify the unit of its times, which are used as microseconds; the last event "
+        "is at {last}",
         data=name,
-        unit=unit,
-        last=format_time(last),
+        last=format_time(last * parse_time(_CAMERA_UNIT)),
     )
     return Note(text, kind="assumed", code="assumed-unit")

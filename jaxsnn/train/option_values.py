@@ -173,11 +173,14 @@ def table(option: Option | str, value: Any) -> None:
         raise UsageError(_is(option, repr(value)), fix="pass a mapping from names to values")
 
 
+_TUPLE = "pass a tuple of objects or functions, (NAME(...),) or (NAME,)"
+
+
 def several(option: Option | str, value: Any) -> None:
     """Refuse a value that is not a tuple or list of callables, or that holds classes."""
     for item in value if isinstance(value, tuple | list) else (None,):
         if isinstance(item, type) or not callable(item):
-            raise UsageError(_is(option, repr(value)), fix="pass a tuple of objects, (NAME(...),)")
+            raise UsageError(_is(option, repr(value)), fix=_TUPLE)
 
 
 def functions_of_one_argument(option: Option | str, value: Any) -> None:

@@ -451,7 +451,8 @@ class TrainOptions:
         False,
         "compute the metrics of NeuroBench of the trained network on the test samples",
         more="They are footprint, sparsities and synaptic operations; this takes one more run of the test"
-        " samples after training",
+        " samples after training. In continuous time two of them need a time step: that of the file, or"
+        " the option `dt` with which it is read",
         convert=switch,
         recorded=False,
     )

@@ -123,7 +123,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
     run only.
 
     Raises:
-        TrainingStopped: a callback failed; its `fit` contains the best epoch of the run.
+        TrainingStopped: a callback failed; `fit` contains the best epoch of the run, and `tuned` the
+            result so far, including this run.
         UsageError: an invalid budget, a source framework without time steps, or options that do not
             match the network.
     """
@@ -173,7 +174,7 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
         terms = () if budget is None else (SpikeBudget(most=budget, strength=_STRENGTH),)
         run_options = replace(options, regularisers=(*options.regularisers, *terms))
         name = "tuned" if budget is None else f"tuned, {budget:g} spikes per sample"
-        done = _trained(current, run_options, name)
+        done, stopped = _trained(current, run_options, name)
         current, all_notes = done.graph, [*all_notes, *done.notes]
         step = replace(_measured(current, plan, name), budget=budget)
         if budget is not None and step.test.spikes_per_sample > budget:
@@ -185,6 +186,8 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
                 )
             )
         steps.append(step)
+        if stopped is not None:
+            break
     for step in steps:
         if step.test.neurobench is not None:
             all_notes += step.test.neurobench.notes
@@ -199,26 +202,37 @@ def tune(graph: Graph, options: TrainOptions, budgets: Sequence[float] = ()) -> 
                 actual=chosen.validation.accuracy,
             )
         )
-    return Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(all_notes)))
+    tuned = Tuned(steps=tuple(steps), chosen=chosen, notes=tuple(dict.fromkeys(all_notes)))
+    if stopped is not None:
+        problem = stopped.problem
+        fix = Text(
+            "{fix}; the attribute tuned of this error has the networks so far", fix=problem.fix
+        )
+        raise TrainingStopped(
+            problem.message, stopped.fit, fix=fix, code=problem.code, tuned=tuned
+        ) from stopped.__cause__
+    return tuned
 
 
-def _trained(graph: Graph, options: TrainOptions, name: str) -> Fit:
-    """Return a run's result; of a run that failed, its best epoch."""
+def _trained(graph: Graph, options: TrainOptions, name: str) -> tuple[Fit, TrainingStopped | None]:
+    """Return a run's result, and the error if a callback failed; of a run that failed, the result is its
+    best epoch.
+    """
     try:
         # Tuning is for continuous time, and starts from the weights of the file as they are.
         options = replace(options, skip_step_accuracy=True, neurobench=False)
-        return fit_prepared(replace(prepare(graph, options), may_calibrate=False))
+        return fit_prepared(replace(prepare(graph, options), may_calibrate=False)), None
     except TrainingStopped as stopped:
-        if stopped.problem.code == "callback":
-            raise
         reached = stopped.fit
         note = Text(
             "'{step}' is epoch {epoch}, the best epoch of a run that failed: ",
             step=name,
             epoch=reached.best_epoch,
         )
-        note += stopped.problem.text
-        return replace(reached, notes=(*reached.notes, note))
+        failed_callback = stopped.problem.code == "callback"
+        note += stopped.problem.message if failed_callback else stopped.problem.text
+        reached = replace(reached, notes=(*reached.notes, note))
+        return reached, stopped if failed_callback else None
 
 
 def _measured(graph: Graph, plan: TrainPlan, name: str, engine: Any = None) -> TuningPoint:

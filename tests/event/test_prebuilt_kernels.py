@@ -1,5 +1,6 @@
 """Kernels that an installed wheel contains: which library is loaded, and what happens without one."""
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import platform
@@ -9,6 +10,7 @@ import types
 import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxsnn.console import progress_reports
@@ -83,13 +85,18 @@ def test_a_library_of_other_sources_is_not_loaded(wheel, tmp_path, monkeypatch, 
     assert isinstance(native_build._load_prebuilt("float32"), str)
 
 
-@pytest.mark.parametrize("variable", ["CXX", "JAXSNN_CXXFLAGS"])
-def test_a_compiler_or_flags_of_the_user_take_precedence(
-    variable, wheel, monkeypatch, native_kernels
-):
+def test_compiler_flags_of_the_user_take_precedence(wheel, monkeypatch, native_kernels):
     shutil.copy(built_library(), kernel_compiler.prebuilt_path("float32", "x86-64-v4"))
-    monkeypatch.setenv(variable, "-O1")
-    assert variable in native_build._load_prebuilt("float32")
+    monkeypatch.setenv("JAXSNN_CXXFLAGS", "-O1")
+    assert "JAXSNN_CXXFLAGS" in native_build._load_prebuilt("float32")
+
+
+def test_a_compiler_that_an_environment_sets_is_not_called(wheel, monkeypatch, native_kernels):
+    monkeypatch.setattr(native_build, "_register", lambda library, dtype: library)
+    shutil.copy(built_library(), kernel_compiler.prebuilt_path("float32", "x86-64-v4"))
+    monkeypatch.setenv("CXX", "/opt/conda/bin/x86_64-conda-linux-gnu-c++")
+    monkeypatch.setattr(native_build, "find_compiler", lambda: pytest.fail("looked for a compiler"))
+    assert native_library.__wrapped__("float32").level == "x86-64-v4"
 
 
 def test_a_damaged_library_of_the_wheel_is_reported_and_replaced(wheel, native_kernels):
@@ -99,6 +106,78 @@ def test_a_damaged_library_of_the_wheel_is_reported_and_replaced(wheel, native_k
         library = native_library.__wrapped__("float32")
     assert (library.there, library.level) == (True, "")
     assert path.name in library.reason
+
+
+class _Metadata(ctypes.Structure):
+    """XLA_FFI_Metadata with the first fields of its XLA_FFI_Api_Version."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("version_size", ctypes.c_size_t),
+        ("version_extension", ctypes.c_void_p),
+        ("major", ctypes.c_int),
+        ("minor", ctypes.c_int),
+    )
+
+
+class _Extension(ctypes.Structure):
+    """XLA_FFI_Metadata_Extension."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("next", ctypes.c_void_p),
+        ("metadata", ctypes.POINTER(_Metadata)),
+    )
+
+
+class _CallFrame(ctypes.Structure):
+    """The first fields of XLA_FFI_CallFrame."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("extension", ctypes.POINTER(_Extension)),
+    )
+
+
+def library_of_another_interface():
+    """A library whose kernels answer, when JAX asks them, that they were compiled for version 0.99 of
+    the interface.
+    """
+
+    @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_CallFrame))
+    def kernel(frame):
+        metadata = frame[0].extension[0].metadata[0]
+        metadata.major, metadata.minor = 0, 99
+
+    return types.SimpleNamespace(**dict.fromkeys(native_build.TARGETS, kernel))
+
+
+def choice_of_library():
+    """What replaces the library of a wheel for another version of JAX's interface, and a sum by JAX."""
+    # This file takes the place of the library.
+    native_build.supported_levels = lambda: ["x86-64-v2"]
+    native_build.prebuilt_path = lambda dtype, level: Path(__file__)
+    incompatible = library_of_another_interface()
+    load = ctypes.CDLL
+    ctypes.CDLL = lambda name: incompatible if name == __file__ else load(name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        library = native_library("float32")
+    categories = [warning.category.__name__ for warning in caught]
+    total = float(jax.numpy.ones(3).sum())
+    return library.there, library.level, "0.99" in library.reason, categories, total
+
+
+@pytest.mark.parametrize("has_compiler", [True, False])
+def test_a_library_of_another_version_of_jax_is_reported_and_replaced(
+    has_compiler, run_python, tmp_path, native_kernels
+):
+    # A fresh process, in which JAX has not started its CPU backend.
+    code = "from tests.event.test_prebuilt_kernels import choice_of_library; print(choice_of_library())"
+    empty = {} if has_compiler else {"PATH": str(tmp_path), "CXX": ""}
+    choice = run_python(code, JAXSNN_CXXFLAGS="", **empty).stdout
+    assert choice == f"({has_compiler}, '', True, ['EnvironmentWarning'], 3.0)\n"
 
 
 def test_without_a_compiler_the_reason_names_both(wheel, monkeypatch):

@@ -26,7 +26,7 @@ import reference_pages
 LANGUAGES = ("python", "sh", "console", "toml", "text", "{toctree}")
 #: Pages whose blocks run here, one after the other in an empty folder.
 HERE = (
-    *("coming_from", "event_engine", "getting_started", "guide_simulate"),
+    *("coming_from", "conformance", "event_engine", "getting_started", "guide_simulate"),
     *(
         "guide_chip",
         "guide_convert",
@@ -34,6 +34,7 @@ HERE = (
         "guide_finetune",
         "guide_results",
         "guide_streams",
+        "nir_semantics",
     ),
 )
 #: Pages whose Python blocks run in other tests, and the code there that runs them.
@@ -199,7 +200,7 @@ def test_recipes_are_read_and_packages_name_what_their_page_defines(tmp_path):
         assert targets - {"FRAMEWORK"} <= defined[block.page], block
 
 
-ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers")
+ENTRY_POINTS = ("nodes", "neurons", "frameworks", "losses", "placers", "routers", "adapters")
 
 
 # -- slow blocks

@@ -44,6 +44,7 @@ ALLOWED = {
     ("bss2/deploy/__init__.py", "deploy"): "scripts of this package",
     ("bss2/deploy/__init__.py", "readme"): "text of this package",
     ("output.py", "*"): "writes",
+    ("conformance/comparison.py", "file_bytes"): "a file that it has written",
     ("event/native/native_cache.py", "*"): "the cache, whose owner is this user",
     ("event/native/kernel_compiler.py", "*"): "source code of this package, and /proc",
     ("train/loop/checkpoint.py", "_locked"): "a folder, to lock it",

@@ -33,6 +33,7 @@ MAY_CONVERT_UNITS = (
     "nir/model/dialect.py",
     "nir/frameworks/",
     "bss2/search/quantize.py",
+    "conformance/adapters/",  # time steps of frameworks
 )
 
 

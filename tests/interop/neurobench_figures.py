@@ -28,7 +28,8 @@ class Case(NamedTuple):
         module: the network, with hidden states; the last layer returns (spikes, membrane).
         x: (time, batch, *shape).
         y: labels, (batch,).
-        batch_size: samples that the package runs at once.
+        batch_size: samples that the package runs at once. It counts all inputs of a layer in one step of
+            a batch as values if one of them is no spike.
     """
 
     module: torch.nn.Sequential
@@ -60,7 +61,7 @@ def _case(
     *layers: torch.nn.Module,
     shape: tuple[int, ...],
     analog: bool = False,
-    batch_size: int = 8,
+    batch_size: int = 1,
 ) -> Case:
     rng = np.random.default_rng(seed)
     module = torch.nn.Sequential(*layers)

@@ -430,6 +430,57 @@ def test_what_the_event_engine_cannot_run_is_refused_by_name(make, node, message
     assert_refused(run, LoweringError, f"node '{node}'.*{message}", node=node)
 
 
+def with_levels(network, node, **levels):
+    """The network with other v_reset or v_threshold of a population."""
+    parameters = dict(network.parameters)
+    parameters[node] = parameters[node] | {
+        key: np.full_like(np.asarray(parameters[node][key]), value) for key, value in levels.items()
+    }
+    return network.with_parameters(parameters)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("levels", [{"v_reset": 1.0}, {"v_reset": 1.2}, {"v_threshold": -0.1}])
+def test_other_parameters_with_a_reset_above_the_threshold_are_refused(levels, loop):
+    """With a refractory period layers and loops would fire at different times, without a problem."""
+    nodes = {
+        "in": build.input(1),
+        "w": build.linear(weight=[[3.0]]),
+        "n": build.lif(1, tau="20ms", v_reset=0.0),
+        "back": build.linear(weight=[[0.0]]),
+        "out": build.output(),
+    }
+    edges = [("in", "w"), ("w", "n"), ("n", "out"), *([("n", "back"), ("back", "n")] * loop)]
+    if not loop:
+        del nodes["back"]
+    network = lower(build.network(nodes, edges))
+    engine = EventDriven(refractory=2e-3)
+    refused = with_levels(network, "n", **levels)
+    assert_refused(
+        lambda: simulate(refused, ONE_SPIKE, 1.0, engine=engine),
+        LoweringError,
+        "node 'n' .LIF.: v_reset of neuron 0 is .*, which is not below v_threshold",
+        node="n",
+    )
+    mended = with_levels(refused, "n", v_reset=-0.5, v_threshold=1.0)
+    assert mended.populations == network.populations
+    spikes = simulate(mended, ONE_SPIKE, 1.0, engine=engine).spikes["n"].time
+    assert np.isfinite(np.asarray(spikes)).sum() == 1
+
+
+def test_traced_levels_are_not_checked():
+    network = lower(layer())
+
+    def count(v_reset):
+        parameters = dict(network.parameters)
+        parameters["2"] = parameters["2"] | {"v_reset": v_reset}
+        changed = network.with_parameters(parameters)
+        assert changed.populations == network.populations
+        return v_reset.sum()
+
+    jax.jit(count)(jnp.asarray(network.parameters["2"]["v_reset"]))
+
+
 def test_a_reset_that_float32_rounds_onto_the_threshold_is_none_in_float64():
     graph = layer(v_reset=ALMOST)
     assert [problem.code for problem in jaxsnn.check(graph, "event").problems] == ["bad-parameter"]

@@ -12,14 +12,18 @@ from jaxsnn.nir.io.reading import read_hdf5
 OBJECT = struct.Struct("<HHIQ")
 
 
-@pytest.fixture
-def file(tmp_path):
-    """A file whose root has three texts of variable length as attributes, in one heap."""
-    path = tmp_path / "texts.h5"
-    with h5py.File(path, "w") as content:
+def texts(path, **options):
+    """Write a file whose root has three texts of variable length as attributes, in one heap."""
+    with h5py.File(path, "w", **options) as content:
         for name in "abc":
             content.attrs[name] = name * 20
     return path
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of `texts`."""
+    return texts(tmp_path / "texts.h5")
 
 
 def emptied(path, text):
@@ -35,6 +39,21 @@ def emptied(path, text):
 @pytest.mark.parametrize("text", [b"a" * 20, b"b" * 20], ids=["first", "second"])
 def test_free_space_without_its_header_is_refused_at_once(file, text):
     position = emptied(file, text)
+    with pytest.raises(FileError, match=str(position)):
+        read_hdf5(file, "a recording")
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("size", [512, 1024, 8192])
+@pytest.mark.parametrize("fill", [b"\0", b"\x08", b"GCOL\x01\0\0\0"], ids=["0", "8", "heap"])
+def test_heaps_after_a_user_block_are_checked(fill, size, libver, tmp_path):
+    """What a user block contains is neither a superblock nor a heap."""
+    file = texts(tmp_path / "texts.h5", userblock_size=size, libver=libver)
+    content = bytearray(file.read_bytes())
+    content[:size] = fill * (size // len(fill))
+    file.write_bytes(content)
+    assert len(read_hdf5(file, "a recording").attributes) == 3
+    position = emptied(file, b"b" * 20)
     with pytest.raises(FileError, match=str(position)):
         read_hdf5(file, "a recording")
 

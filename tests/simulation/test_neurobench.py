@@ -12,7 +12,7 @@ from jaxsnn import Currents, EventDriven, Events, TimeStepped, lower, neurobench
 from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.network.valued_inputs import GradedEvents
 from jaxsnn.nir import build
-from jaxsnn.simulation.neurobench import _active_steps
+from jaxsnn.simulation.neurobench import OperationCounter, _active_steps
 from tests.helpers.command_line import DEMO_NET
 from tests.helpers.refusals import assert_refused
 
@@ -225,6 +225,24 @@ def test_other_weights_are_reported_as_not_counted():
         0,
         True,
     )  # spikes of size 2 and 3
+
+
+def test_operations_do_not_depend_on_the_samples_that_run_together():
+    layers = build.linear(weight=sparse(0, (10, 6))), neurons()
+    graph = build.sequential(build.input(6), *layers)
+    engine = TimeStepped(record=True, dt=5e-3)
+    x = (np.random.default_rng(1).random((20, 4, 6)) < 0.3).astype(np.float32)
+    x[3, 2] *= 0.5  # one step of one sample
+    together, apart = (OperationCounter.of(graph) for _ in range(2))
+    together.add(simulate(graph, x, engine=engine), x)
+    for number in range(4):
+        sample = x[:, number : number + 1]
+        apart.add(simulate(graph, sample, engine=engine), sample)
+    assert together.metrics() == apart.metrics()
+    fan_out = np.count_nonzero(graph.nodes["1"].value("weight"), axis=0)
+    assert x[3, 2].any()
+    assert together.metrics().effective_macs == (x[3, 2] != 0) @ fan_out / 4
+    assert together.metrics().operations == (x != 0).sum(axis=(0, 1)) @ fan_out / 4
 
 
 def test_refusals():

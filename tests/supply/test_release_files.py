@@ -38,7 +38,12 @@ def test_the_recipe_and_codemeta_list_the_dependencies():
 
 # -- workflows
 
-WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+#: The workflows of this repository, and the one that docs/conformance.md offers to others.
+WORKFLOWS = {
+    path.name: path.read_text()
+    for folder in (ROOT / ".github" / "workflows", ROOT / "docs")
+    for path in folder.glob("*.yml")
+}
 
 
 def workflow_jobs(name):
@@ -52,10 +57,19 @@ def wheel_configuration():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
 
 
-def test_workflows_use_the_same_version_of_an_action():
-    uses = re.findall(r"uses: ([\w./-]+)@(\S+)", "".join(WORKFLOWS.values()))
+def test_workflows_pin_the_same_commit_of_an_action():
+    uses = re.findall(r"uses: (?!\./)(.+)", "".join(WORKFLOWS.values()))
     assert len(uses) > 20
-    assert len(dict(uses)) == len(set(uses))
+    pins = [re.fullmatch(r"([\w-]+/[\w-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+", use) for use in uses]
+    assert [use for use, pin in zip(uses, pins, strict=True) if pin is None] == []
+    actions = {pin[1] for pin in pins if pin}
+    assert len({pin[0] for pin in pins if pin}) == len(actions)
+
+
+def test_dependabot_updates_the_actions():
+    assert (
+        "package-ecosystem: github-actions\n" in (ROOT / ".github" / "dependabot.yml").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
@@ -66,7 +80,7 @@ def test_workflows_can_only_read_the_repository(name):
     assert WORKFLOWS[name].count("persist-credentials: false") == checkouts > 0
 
 
-def test_only_tags_are_published_and_without_a_password():
+def test_only_tested_tags_are_published_and_without_a_password():
     jobs = workflow_jobs("wheels.yml")
     publishing = [name for name, text in jobs.items() if "gh-action-pypi-publish" in text]
     assert publishing == [name for name, text in jobs.items() if "id-token: write" in text]
@@ -74,6 +88,8 @@ def test_only_tags_are_published_and_without_a_password():
     assert "if: github.event_name == 'push'" in jobs[name]
     assert "environment:\n      name: pypi\n" in jobs[name]
     assert set(re.search(r"needs: \[(.+)\]", jobs[name])[1].split(", ")) == jobs.keys() - {name}
+    assert jobs["tests"].strip() == "uses: ./.github/workflows/tests.yml"
+    assert "\n  workflow_call:\n" in WORKFLOWS["tests.yml"]
     (trigger,) = re.findall(r"^  push:\n((?:    .*\n)+)", WORKFLOWS["wheels.yml"], re.M)
     assert trigger == '    tags: ["v*"]\n'
     assert "secrets." not in WORKFLOWS["wheels.yml"]

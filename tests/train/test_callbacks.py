@@ -8,9 +8,8 @@ import pytest
 
 import jaxsnn
 from jaxsnn.errors import UsageError
-from jaxsnn.train import EpochReport, TrainingStopped, TrainOptions, evaluate, fit
+from jaxsnn.train import EpochReport, TrainingStopped, TrainOptions, evaluate, fit, tune
 from jaxsnn.train.options import check_options
-from jaxsnn.train.tuning import _trained
 from tests.helpers.refusals import assert_refused
 from tests.helpers.small_task import DATA, QUICK, small_net
 
@@ -243,14 +242,25 @@ def test_patience_stops_with_callbacks():
     assert len(epochs) < 21
 
 
-def test_tuning_passes_the_error_of_a_callback_on():
-    def fail(report):
-        raise Broken
+def test_tuning_keeps_its_results_if_a_callback_fails():
+    starts = []
 
-    options = TrainOptions(data=DATA, **FOUR, callbacks=(fail,))
+    def fail(report):
+        starts.extend([report] if report.epoch == 0 else [])
+        if len(starts) == 2 and report.epoch == 1:
+            raise Broken
+
+    net = small_net()
+    net = net.with_dialect(replace(net.dialect, dt=1e-3))
+    options = TrainOptions(data=DATA, epochs=2, progress=None, callbacks=(fail,))
     with pytest.raises(TrainingStopped) as stopped:
-        _trained(small_net(), options, "tuned")
+        tune(net, options, budgets=(80, 60, 40))
     assert isinstance(stopped.value.__cause__, Broken)
+    tuned = stopped.value.tuned
+    assert [step.budget for step in tuned.steps] == [None, None, 80, 60]
+    assert_same_weights(tuned.steps[2].graph, starts[1].graph())
+    assert_same_weights(tuned.steps[3].graph, stopped.value.fit.graph)
+    assert tuned.chosen in tuned.steps[2:]
 
 
 def test_a_report_saves_a_network_that_is_read_again(observed, tmp_path):

@@ -3,6 +3,7 @@ nothing in the package is touched.
 """
 
 import json
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +22,8 @@ from tests.helpers.small_task import DATA, QUICK, small_net
 
 SECTIONS = "A loss", "An encoder, a constraint, a regulariser"
 PAGE = defined_by(*SECTIONS)
-Hinge, Backwards, Rounded, FewSpikes = (
-    PAGE[name] for name in ("Hinge", "Backwards", "Rounded", "FewSpikes")
+Hinge, SquaredCount, Backwards, Rounded, FewSpikes = (
+    PAGE[name] for name in ("Hinge", "SquaredCount", "Backwards", "Rounded", "FewSpikes")
 )
 
 
@@ -54,6 +55,26 @@ def test_its_fields_are_options_of_the_loss(hinge):
         lambda: fit(small_net(), DATA, **options, loss_options={"marign": 2.0}),
         UsageError,
         "loss_options has no field 'marign': did you mean 'marg",
+    )
+
+
+def test_a_loss_that_inherits_all_but_the_formula_trains():
+    loss = SquaredCount(population="4", tau=10e-3, t_max=60e-3)
+    trained = fit(small_net(), DATA, **QUICK, loss=loss)
+    before, best = trained.history[0], trained.history[trained.best_epoch]
+    assert before.validation_accuracy < 0.4 < 0.5 < best.validation_accuracy
+    assert trained.settings["loss"]["name"] == "SquaredCount"
+
+
+@pytest.mark.parametrize("run", [partial(fit, epochs=1), evaluate], ids=["fit", "evaluate"])
+def test_a_function_is_refused_as_a_loss(run):
+    def formula(reading, labels):
+        return reading.count("4")[:, 0]
+
+    assert_refused(
+        lambda: run(small_net(), DATA.test, loss=formula),
+        UsageError,
+        "a callable object with the attributes population, tau, t_max, predict",
     )
 
 

@@ -1,5 +1,6 @@
 """Event data in the formats of the field."""
 
+import warnings
 from dataclasses import replace
 
 import h5py
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.errors import ApproximationWarning, FileError, JaxsnnError, UsageError
+from jaxsnn.errors import ApproximationWarning, FileError, JaxsnnError, UsageError, warn_of
 from jaxsnn.files.event_files import read_camera_file
 from jaxsnn.files.read_limits import limit_reading
 from jaxsnn.nir import build
 from jaxsnn.nir.initializers import normal
 from jaxsnn.nir.io.spike_trains import read_spike_trains
-from jaxsnn.train import data_of_recordings, save_events
+from jaxsnn.simulation.stored_events import ragged_of_file
+from jaxsnn.train import data_of_recordings, events_of_arrays, save_events
 from jaxsnn.train.data.batches import Streamed
 from jaxsnn.train.data.datasets import select_samples
 from jaxsnn.train.data.labelled_files import load_splits
@@ -231,10 +233,10 @@ def test_damaged_recordings_of_cameras_are_refused(name, content, tmp_path):
         read_camera_file(tmp_path / name)
 
 
-def gestures(folder):
+def gestures(folder, packets=((0, 1), (100, 2), (200, 3))):
+    """A folder of gestures whose file has packets with the first time and the column `packets`."""
     packets = [
-        packet([(t, x, 0, 1) for t in range(start, start + 100, 10)])
-        for start, x in ((0, 1), (100, 2), (200, 3))
+        packet([(t, x, 0, 1) for t in range(start, start + 100, 10)]) for start, x in packets
     ]
     (folder / "user01.aedat").write_bytes(aedat3_bytes(*packets))
     table = "class,startTime_usec,endTime_usec\n1,50,150\n11,195,300\n"
@@ -253,6 +255,26 @@ def test_gestures_are_the_windows_of_their_table(tmp_path):
     plane = 128 * 128
     assert index[0] == [plane + 1] * 5 + [plane + 2] * 5
     np.testing.assert_allclose(time[1], np.arange(5, 105, 10) * 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("packets", "sorts"),
+    [
+        (((200, 3), (0, 1), (100, 2)), False),  # each window is sorted
+        (((0, 1), (200, 3), (100, 2)), False),
+        (((100, 2), (200, 3), (0, 1)), True),
+    ],
+)
+def test_packets_that_are_not_in_the_order_of_time_lose_no_events(packets, sorts, tmp_path):
+    for folder in ("sorted", "unsorted"):
+        (tmp_path / folder).mkdir()
+    gestures(tmp_path / "sorted")
+    gestures(tmp_path / "unsorted", packets)
+    expected, _ = load_splits(f"dvsgesture:{tmp_path / 'sorted'}")
+    splits, notes = load_splits(f"dvsgesture:{tmp_path / 'unsorted'}")
+    assert stored(splits.test) == stored(expected.test)
+    codes = [getattr(note, "code", "") for note in notes]
+    assert ("sorted-events" in codes) == sorts
 
 
 @pytest.mark.parametrize("line", ["1,2", "0,1,2", "1,5,5", "x,1,2", "12,1,2"])
@@ -353,25 +375,65 @@ def test_only_the_samples_in_question_are_read():
     assert reads == [5, 7]
 
 
-def test_units_are_explicit_or_reported(tmp_path):
-    pairs = recordings(4)
-    with pytest.warns(ApproximationWarning, match="used as microseconds"):
-        data_of_recordings(pairs, (3, 2, 2))
-    floats = [(sample.astype([("t", "f8"), *SMALL.descr[1:]]), label) for sample, label in pairs]
+def of_sequence(recording, unit, folder):
+    del folder
+    return stored(data_of_recordings([(recording, 0)], (3, 2, 2), time_unit=unit))[0][0]
+
+
+def of_arrays(recording, unit, folder):
+    del folder
+    return events_of_arrays([recording], (3, 2, 2), time_unit=unit).time[0].tolist()
+
+
+def of_file(recording, unit, folder):
+    columns = {axis: recording[axis] for axis in "txyp"}
+    declared = {} if unit is None else {"time_unit": unit}
+    np.savez(folder / "a.npz", **columns, sensor_size=(3, 2, 2), **declared)
+    sample, _, notes = ragged_of_file(folder / "a.npz", None)
+    warn_of(notes)
+    return sample.time.tolist()
+
+
+@pytest.mark.parametrize("read", [of_sequence, of_arrays, of_file])
+def test_units_are_explicit_or_reported(read, tmp_path):
+    recording = np.array([(2000, 0, 0, 0), (5000, 1, 0, 0)], SMALL)
+    with pytest.warns(ApproximationWarning, match="used as microseconds") as caught:
+        assert read(recording, None, tmp_path) == pytest.approx([2e-3, 5e-3])
+    assert len(caught) == 1
+    floats = recording.astype([("t", "f8"), *SMALL.descr[1:]])
     with pytest.raises(UsageError, match="without a unit"):
-        data_of_recordings(floats, (3, 2, 2))
-    milliseconds = data_of_recordings(floats, (3, 2, 2), time_unit="1ms")
-    assert milliseconds.x.time.stored.last.max() > 1.0
-    np.savez(
-        tmp_path / "a.npz",
-        t=[0.0, 5000.0],
-        x=[0, 1],
-        labels=[0],
-        offsets=[0, 2],
-        sensor_size=(2, 1, 1),
-    )
-    with pytest.raises(UsageError, match="no unit"):
-        load_splits(f"events:{tmp_path / 'a.npz'}")
+        read(floats, None, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(floats, "1ms", tmp_path) == pytest.approx([2.0, 5.0])
+        assert read(recording, "1us", tmp_path) == pytest.approx([2e-3, 5e-3])
+
+
+def test_generators_of_recordings_are_read_once():
+    expected = data_of_recordings(recordings(), (3, 2, 2), time_unit="1us")
+    data = data_of_recordings(iter(recordings()), (3, 2, 2), time_unit="1us")
+    assert stored(data) == stored(expected)
+    assert data.y.tolist() == expected.y.tolist()
+    with pytest.raises(UsageError, match="of type int"):
+        data_of_recordings(3, (3, 2, 2), time_unit="1us")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("samples", "labels", "words"),
+    [
+        (2, [0, -1], "label of sample 1 is -1"),
+        (2, [0], "that of labels 1"),
+        (2, [0, 0.5], "labels are"),
+        (0, None, "no recordings"),
+        (0, [], "no recordings"),
+    ],
+)
+def test_events_that_cannot_be_read_again_are_not_saved(samples, labels, words, tmp_path):
+    arrays = [recording for recording, _ in recordings(samples)]
+    path = tmp_path / "own.npz"
+    with pytest.raises(UsageError, match=words):
+        save_events(path, iter(arrays), labels, sensor_size=(3, 2, 2), time_unit="1us")
+    assert not path.exists()
 
 
 def test_unsorted_events_are_sorted_and_reported():
@@ -379,6 +441,9 @@ def test_unsorted_events_are_sorted_and_reported():
     with pytest.warns(ApproximationWarning, match="not in the order of time, and are sorted: 1"):
         data = data_of_recordings([(events, 0)], (3, 2, 2), time_unit="1us")
     assert stored(data)[1] == [[1, 0]]
+    with pytest.warns(ApproximationWarning, match="not in the order of time, and are sorted: 1"):
+        arrays = events_of_arrays([events, events[:1]], (3, 2, 2), time_unit="1us")
+    assert arrays.index.tolist() == [[1, 0], [0, 12]]
 
 
 ARRAYS = {

@@ -397,8 +397,14 @@ def test_one_line_of_progress_for_each_epoch_on_a_terminal(capsys, monkeypatch):
             "augment returns NoneType, and the sample is Events: return a",
         ),
         ({"encoder": 3}, "encoder is 3: pass a callable object"),
-        ({"regularisers": SpikeRate()}, r"regularisers is SpikeRate\(.*: pass a tuple of objects"),
-        ({"regularisers": (SpikeRate,)}, r"regularisers is \(<class .*: pass a tuple of objects"),
+        (
+            {"regularisers": SpikeRate()},
+            r"regularisers is SpikeRate\(.*: pass a tuple of objects or functions",
+        ),
+        (
+            {"regularisers": (SpikeRate,)},
+            r"regularisers is \(<class .*: pass a tuple of objects or functions",
+        ),
         (
             {"loss": 3},
             "loss is 3: pass a callable object with the attributes population, tau, t_max, predict",

@@ -45,8 +45,10 @@ def test_the_blocks_of_the_page_run_in_their_order(standins, capsys):
     np.testing.assert_allclose(tau, 0.02, rtol=0.3)
     np.testing.assert_array_equal(jaxsnn.read("trained.nir").nodes["2"].value("tau_mem"), tau)
     lines = capsys.readouterr().out.splitlines()
-    first, *_, last = (float(line.split()[1]) for line in lines[-3:])
+    *losses, accuracy = lines[-4:]
+    first, *_, last = (float(line.split()[1]) for line in losses)
     assert last < first
+    assert float(accuracy) > 0.5  # as encoded by the loop; by default large values come first
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])

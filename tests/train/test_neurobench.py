@@ -53,10 +53,50 @@ def test_operations_of_several_batches_are_means_over_all_samples():
 
 
 def test_output_neurons_continue_after_their_first_spike():
-    engine = EventDriven(first_spike_only=("hidden", "output"))
-    assert with_all_output_spikes(engine, "output").first_spike_only == ("hidden",)
-    for unchanged in (EventDriven(first_spike_only=True), TimeStepped()):
-        assert with_all_output_spikes(unchanged, "output") is unchanged
+    network = jaxsnn.lower(small_net())
+    for stopping in (True, ("2", "4")):
+        engine, notes = with_all_output_spikes(EventDriven(first_spike_only=stopping), network, "4")
+        assert (engine.first_spike_only, len(notes)) == (("2",), 1)
+    engine, notes = with_all_output_spikes(EventDriven(first_spike_only=("4",)), network, "4")
+    assert (engine.first_spike_only, notes) == ((), ())
+    for unchanged in (EventDriven(), TimeStepped()):
+        assert with_all_output_spikes(unchanged, network, "4") == (unchanged, ())
+
+
+def test_operations_of_output_spikes_after_the_first_are_counted():
+    """An output neuron that inhibits another: each of its spikes is an operation."""
+    nodes = {
+        "input": build.input(1),
+        "in": build.linear(weight=[[40.0], [0.0]]),
+        "neurons": build.cubalif(tau_mem="20ms", tau_syn="10ms"),
+        "back": build.linear(weight=[[0.0, 0.0], [-1.0, 0.0]]),
+        "output": build.output(),
+    }
+    edges = ["input in", "in neurons", "neurons back", "back neurons", "neurons output"]
+    graph = build.network(nodes, [tuple(edge.split()) for edge in edges])
+    events = Events(time=np.full((2, 1), 1e-3), index=np.zeros((2, 1), int))
+    solution = jaxsnn.simulate(graph, events, 20e-3)
+    count = int(np.isfinite(np.asarray(solution.spikes["neurons"].time)[0]).sum())
+    assert count > 2
+    for stopping in (True, ("neurons",)):
+        metrics = evaluate_neurobench(
+            graph,
+            (events, np.zeros(2, int)),
+            dt=1e-3,
+            t_end=20e-3,
+            loss="ttfs",
+            engine=EventDriven(first_spike_only=stopping, max_spikes=20),
+        )
+        assert metrics.effective_acs == 1 + count
+
+
+def test_operations_that_are_not_counted_are_reported():
+    engine = EventDriven(first_spike_only=True)
+    metrics = evaluate_neurobench(small_net(), DATA.test, bias=True, engine=engine)
+    trained = fit(small_net(), DATA, **ONCE, neurobench=True, engine=engine)
+    notes = [note for note in metrics.notes if "first_spike_only" in note]
+    assert len(notes) == 1
+    assert set(notes) <= set(trained.neurobench.notes) & set(trained.notes)
 
 
 def test_tuning_counts_the_operations_of_each_network():

@@ -231,12 +231,12 @@ REFUSED = {
         "measure times from the first event",
     ),
     "events at no time": (
-        lambda: events_of_arrays([COCHLEA], (2, 1, 1)),
+        lambda: events_of_arrays([COCHLEA], (2, 1, 1), time_unit="1s"),
         "sample 0 has an event at time nan",
         "measure times from the first event",
     ),
     "events between pixels": (
-        lambda: events_of_arrays([COCHLEA[1:]], (2, 1, 1)),
+        lambda: events_of_arrays([COCHLEA[1:]], (2, 1, 1), time_unit="1s"),
         "sample 0 has an event with x = 0.5",
         "from 0 to 1",
     ),

@@ -6,7 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
-from jaxsnn import ApproximationWarning, Currents, Events, GradedEvents, Note
+from jaxsnn import (
+    ApproximationWarning,
+    Currents,
+    Events,
+    GradedEvents,
+    Note,
+)
+from jaxsnn.errors import SimulationError, UsageError
 from jaxsnn.train import (
     Data,
     FirstSpike,
@@ -117,3 +124,29 @@ def test_evaluation_drops_nothing_either():
         evaluate(small_net(), late_data())
     with pytest.warns(ApproximationWarning, match="data: 40 of 160 events"):
         evaluate(small_net(), late_data(), t_end=0.1)
+
+
+# -- times in milliseconds that are passed as seconds
+
+
+def test_samples_of_thousands_of_time_constants_name_the_unit():
+    times = np.sort(np.random.default_rng(0).uniform(0, 60, (30, 5)))
+    events = Events(time=times, index=np.tile(np.arange(5), (30, 1)))
+    data, graph = (events, np.arange(30) % 3), small_net()
+    with warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always")
+        assert evaluate(graph, data) == 0
+    (warning,) = issued
+    assert len(str(warning.message).splitlines()) == 2  # the duration, and silent outputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(SimulationError, match="samples last"):
+            fit(graph, data, **ONCE)
+        trained = fit(graph, "yinyang", t_end=65.0, **ONCE)
+    assert "times-in-seconds" in [getattr(note, "code", "") for note in trained.notes]
+
+
+@pytest.mark.parametrize("data", ["yinyang", yinyang_splits(sizes=(30, 30, 30))], ids=type)
+def test_evaluate_advises_on_names_and_splits(data):
+    with pytest.raises(UsageError, match=r"\.test"):
+        evaluate(small_net(), data)

@@ -70,7 +70,7 @@ COCHLEA = np.array([(5, 1, 7)], dtype=[("x", int), ("p", int), ("t", int)])
 
 
 def test_arrays_of_a_camera_become_events():
-    events = events_of_arrays([FIRST, SECOND], (4, 2, 2))
+    events = events_of_arrays([FIRST, SECOND], (4, 2, 2), time_unit="1us")
     np.testing.assert_allclose(events.time, [[2e-4, 5e-4], [1e-4, np.inf]])
     assert events.index.tolist() == [[0, 15], [10, 16]]
     assert events_of_arrays([COCHLEA], (8, 1, 2), time_unit="1ms").index.tolist() == [[13]]
@@ -85,7 +85,7 @@ def test_arrays_of_a_camera_become_events():
             {},
             "sample 0 has an event with x = 3: pass a larger sensor_size: x ranges from 0 to 1",
         ),
-        ([FIRST, SECOND], (4, 2, 2), {"most": 1}, "2 events, more than most = 1"),
+        ([FIRST, SECOND], (4, 2, 2), {"max_events": 1}, "2 events, more than max_events = 1"),
         ([COCHLEA], (8, 2, 2), {}, "no field 'y', but its sensor_size is 2"),
     ],
 )

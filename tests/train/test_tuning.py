@@ -169,7 +169,8 @@ class _Seen(Exception):
 
 def test_of_a_run_that_fails_the_best_epoch_counts():
     options = TrainOptions(data=DATA, epochs=3, learning_rate=1e38, progress=None)
-    point = _trained(small_net(), options, "tuned, 200 spikes per sample")
+    point, stopped = _trained(small_net(), options, "tuned, 200 spikes per sample")
+    assert stopped is None
     assert point.best_epoch == 0
     start = "'tuned, 200 spikes per sample' is epoch 0, the best epoch of a run that failed: "
     assert point.notes[-1].startswith(start)
@@ -181,7 +182,7 @@ def test_tuning_does_not_advise_what_it_refuses():
     net = small_net()
     silent = [net.nodes[name].replace(v_threshold=1e6) for name in ("2", "4")]
     options = TrainOptions(data=DATA, epochs=2, progress=None)
-    note = _trained(net.with_nodes(silent), options, "tuned").notes[-1]
+    note = _trained(net.with_nodes(silent), options, "tuned")[0].notes[-1]
     assert "use larger input weights, or lower the learning rate" in note
 
 

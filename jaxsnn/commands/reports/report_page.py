@@ -42,6 +42,7 @@ th button{font:inherit;font-weight:600;background:none;border:0;padding:0;cursor
 th button::after{content:"\\a0\\2195";color:#999}
 th[aria-sort=ascending] button::after{content:"\\a0\\2191";color:#222}
 th[aria-sort=descending] button::after{content:"\\a0\\2193";color:#222}
+pre{background:#f4f4f4;padding:.4rem .9rem;overflow-x:auto;font-size:.9rem;line-height:1.25}
 figure{margin:1rem 0;overflow-x:auto}figcaption{font-size:.9rem;color:#555}
 figure img,figure svg{max-width:100%;height:auto}figure img{min-width:40rem}
 summary{cursor:pointer;font-weight:600;margin:1.2rem 0 .3rem}

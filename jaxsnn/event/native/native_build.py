@@ -11,7 +11,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,9 @@ def _load_prebuilt(dtype: str) -> NativeLibrary | str:
     """Return the library of the wheel for this processor, loaded and registered, or the reason why
     there is none. Code of the installed package is trusted like its Python files.
     """
-    if variables := [name for name in ("CXX", "JAXSNN_CXXFLAGS") if os.environ.get(name)]:
-        return f"prebuilt kernels are not used because {variables[0]} is set"
+    # Conda environments and build systems set CXX, which therefore does not ask for a build.
+    if user_flags():
+        return "prebuilt kernels are not used because JAXSNN_CXXFLAGS is set"
     paths = {level: prebuilt_path(dtype, level) for level in supported_levels()}
     level = next((level for level, path in paths.items() if path.is_file()), None)
     if level is None:
@@ -294,6 +295,11 @@ def _register(library: ctypes.CDLL, dtype: str) -> ctypes.CDLL:
         AttributeError: it lacks a kernel.
         RuntimeError: JAX refuses a kernel.
     """
+    # Before JAX has started its CPU backend it only queues kernels. If it then refuses one, because
+    # the library was built for other versions of its interface, every call of JAX fails. JAX_PLATFORMS
+    # may exclude the CPU: then JAX never looks at the kernels.
+    with suppress(RuntimeError):
+        jax.local_devices(backend="cpu")
     handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in TARGETS]
     for target, handler in zip(TARGETS, handlers, strict=True):
         jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")

@@ -21,7 +21,7 @@ from jaxsnn.network.network import (
     with_tau_facts,
     without_synaptic_delays,
 )
-from jaxsnn.network.number_ranges import beyond_type, with_rounded_resets
+from jaxsnn.network.number_ranges import beyond_type, with_reset_obstacle
 from jaxsnn.network.on_processor import to_jax
 from jaxsnn.nir.convert.importers import ignored_by_framework
 from jaxsnn.nir.dialects.gains import require
@@ -87,7 +87,7 @@ def lower(graph: Graph, *, dtype: Any = None, free_time_constants: bool = False)
                 key: to_jax(_as(dtype, value, name, key)) for key, value in part.parameters.items()
             }
         if part.population is not None:
-            populations[name] = with_rounded_resets(part.population, part.parameters, dtype)
+            populations[name] = with_reset_obstacle(part.population, part.parameters, dtype)
     if not populations and not ready.late:
         raise LoweringError.of(NO_NEURONS)
     populations = {

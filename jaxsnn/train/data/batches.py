@@ -183,7 +183,7 @@ def encoded(
                 population=population,
                 neurons=outputs,
             ),
-            fix="use an output population with a neuron for each class"
+            fix="number the classes from 0, or use an output population with a neuron for each class"
             if is_population
             else "use an output with a channel for each class",
             node=population,

@@ -507,6 +507,10 @@ def _described(data: Any) -> str:
 
 def _advice(data: Any) -> str:
     """Return advice on how to make data of another object."""
+    if isinstance(data, str):
+        return "pass Data, such as yinyang_splits().test; only fit and jaxsnn train take names and files"
+    if isinstance(data, Splits):
+        return "pass one of its parts, such as data.test"
     if hasattr(data, "time") or hasattr(data, "shape"):
         return "pass the labels, too: (x, y)"
     if isinstance(data, dict):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -34,12 +34,12 @@ from jaxsnn.simulation.stored_events import (
     SpikeTrainFile,
     StoredColumn,
     StoredEvents,
+    assumed_unit,
     axes_of_sensor,
     checked_size,
     ragged_of_arrays,
     read_sample,
     size_of_input,
-    unit_note,
 )
 from jaxsnn.simulation.stored_events import events_of_arrays as events_of_arrays
 from jaxsnn.train.data.datasets import (
@@ -110,25 +110,25 @@ def event_data(
             ),
             fix="pass one label per sample",
         )
-    wrong = (labels < 0) | (labels >= outputs)
-    if wrong.any():
+    invalid = (labels < 0) | (labels >= outputs)
+    if invalid.any():
         raise UsageError(
             Text(
                 "{data}: sample {sample} has the label {value:g}, and with {outputs} outputs labels "
                 "range from 0 to {maximum}",
                 data=source.name,
-                sample=int(wrong.argmax()),
-                value=labels[wrong.argmax()],
+                sample=int(invalid.argmax()),
+                value=labels[invalid.argmax()],
                 outputs=outputs,
                 maximum=outputs - 1,
             ),
             fix="number the classes from 0, or use a network with one output per class",
         )
     events = StoredEvents(source, math.prod(size))
-    every = np.arange(len(events))
+    all_samples = np.arange(len(events))
     x = Events(
-        time=Rows(StoredColumn(events, "time"), every),  # pyright: ignore[reportArgumentType]
-        index=Rows(StoredColumn(events, "index"), every),  # pyright: ignore[reportArgumentType]
+        time=Rows(StoredColumn(events, "time"), all_samples),  # pyright: ignore[reportArgumentType]
+        index=Rows(StoredColumn(events, "index"), all_samples),  # pyright: ignore[reportArgumentType]
     )
     data = Data(
         x=x,
@@ -142,7 +142,7 @@ def event_data(
 
 
 def data_of_recordings(
-    recordings: Sequence[tuple[Any, Any]],
+    recordings: Iterable[tuple[Any, Any]],
     sensor_size: tuple[int, int, int],
     *,
     time_unit: str | None = None,
@@ -153,12 +153,13 @@ def data_of_recordings(
     tonic.
 
     The samples are taken from the sequence when they are needed, so that a sequence that reads files does
-    not have to fit into memory. It is read once from beginning to end for the labels, and to check all
-    events. The channel of an event is its index in an array (p, y, x).
+    not have to fit into memory. It is read from beginning to end once for the labels, and once to check
+    all events. A generator, or another iterable without `len` and indices, is loaded into memory. The
+    channel of an event is its index in an array (p, y, x).
 
     Args:
-        recordings: object with `len` and indices from 0; each element is a structured array with fields
-            t and, as far as the sensor has them, x, y and p, and an integer label.
+        recordings: sequence with `len` and indices from 0, or an iterable; each element is a structured
+            array with fields t and, as far as the sensor has them, x, y and p, and an integer label.
         sensor_size: (x, y, p), as in tonic; 1 for a dimension without a field.
         time_unit: unit of t; None: microseconds if t are integers, as in tonic, which a note reports.
             Floating-point numbers need a unit.
@@ -178,9 +179,16 @@ def data_of_recordings(
     (2, 3, [[0.002]])
     """
     size = checked_size(sensor_size)
-    labels, last, is_float = [], 0.0, False
-    for number in range(len(recordings)):
-        element = recordings[number]
+    if not hasattr(recordings, "__iter__") and not hasattr(recordings, "__getitem__"):
+        raise UsageError(
+            Text("{data} is of type {type}", data=name, type=type(recordings).__name__),
+            fix="pass a sequence of pairs (structured array, label)",
+        )
+    is_sequence = hasattr(recordings, "__len__") and hasattr(recordings, "__getitem__")
+    sequence: Any = recordings if is_sequence else list(recordings)
+    labels, times, notes = [], [], list[str]()
+    for number in range(len(sequence)):
+        element = sequence[number]
         if not isinstance(element, tuple | list) or len(element) != 2:
             raise UsageError(
                 Text(
@@ -193,29 +201,23 @@ def data_of_recordings(
             )
         recording, label = element
         labels.append(np.asarray(label)[()])
-        if time_unit is None and "t" in (np.asarray(recording).dtype.names or ()):
-            t = np.asarray(recording)["t"]
-            is_float |= t.dtype.kind not in "iu"
-            last = max(last, float(np.max(t, initial=0)))
-    if time_unit is None and is_float:
-        raise UsageError(
-            Text("{data}: the times are floating-point numbers without a unit", data=name),
-            fix=Text("pass {time_unit}, or another unit", time_unit=TIME_UNIT.set_to("1s")),
-        )
+        if "t" in (np.asarray(recording).dtype.names or ()):
+            times.append(np.max(np.asarray(recording)["t"], initial=0))  # keeps the type
+    if time_unit is None:
+        notes.append(assumed_unit(name, times, TIME_UNIT.set_to("1s")))
     unit = parse_time("1us" if time_unit is None else time_unit)
-    notes: Notes = () if time_unit is not None else (unit_note(name, last * unit, "microseconds"),)
-    source = RecordingSequence(name=name, recordings=recordings, size=size, unit=unit)
+    source = RecordingSequence(name=name, recordings=sequence, size=size, unit=unit)
     refuse_labels(np.array(labels), name)
     if classes is None:
         classes = tuple(map(str, range(int(max(labels, default=0)) + 1)))
-    data, more = event_data(source, labels, classes, size, outputs=len(classes))
-    warn_of((*notes, *more))
+    data, reading_notes = event_data(source, labels, classes, size, outputs=len(classes))
+    warn_of((*notes, *reading_notes))
     return data
 
 
 def save_events(
     path: str | os.PathLike[str],
-    recordings: Sequence[Any],
+    recordings: Iterable[Any],
     labels: Any = None,
     *,
     sensor_size: tuple[int, int, int],
@@ -239,22 +241,35 @@ def save_events(
 
     Raises:
         FileError: the file exists, or cannot be written.
-        UsageError: recordings or labels that `data_of_recordings` refuses.
+        UsageError: no recordings, or recordings or labels that `data_of_recordings` refuses.
     """
     size, unit = checked_size(sensor_size), parse_time(time_unit)
-    labelled = [np.zeros(len(recordings), int), np.asarray(labels)][labels is not None]
-    refuse_labels(labelled, "labels")
-    if len(labelled) != len(recordings):
-        raise UsageError(
-            Text(
-                "the number of recordings is {samples}, that of labels {count}",
-                samples=len(recordings),
-                count=len(labelled),
-            ),
-            fix="pass one label per recording",
-        )
     arrays = [np.asarray(recording) for recording in recordings]
-    pairs = list(zip(arrays, labelled, strict=True))
+    if not arrays:
+        raise UsageError("there are no recordings", fix="pass at least one recording")
+    if labels is not None:
+        labels = np.asarray(labels)
+        refuse_labels(labels, "labels")
+        if (labels < 0).any():
+            sample = int((labels < 0).argmax())
+            raise UsageError(
+                Text(
+                    "the label of sample {sample} is {value:g}, and labels begin with 0",
+                    sample=sample,
+                    value=labels[sample],
+                ),
+                fix="number the classes from 0",
+            )
+        if len(labels) != len(arrays):
+            raise UsageError(
+                Text(
+                    "the number of recordings is {samples}, that of labels {count}",
+                    samples=len(arrays),
+                    count=len(labels),
+                ),
+                fix="pass one label per recording",
+            )
+    pairs = [(array, 0) for array in arrays]
     source = RecordingSequence(name="recordings", recordings=pairs, size=size, unit=unit)
     StoredEvents(source, math.prod(size))  # checks them
     fields = ["t", *(axis for axis, extent in zip("xyp", size, strict=True) if extent > 1)]
@@ -273,7 +288,7 @@ def save_events(
     content["sensor_size"] = np.array(size)
     content["time_unit"] = np.array(time_unit)
     if labels is not None:
-        content["labels"] = labelled.astype(np.int64)
+        content["labels"] = labels.astype(np.int64)
     write_arrays(path, content, force)
 
 

@@ -12,9 +12,10 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.errors import Problem, SimulationError, UsageError, warn_of
+from jaxsnn.errors import Note, Problem, SimulationError, UsageError, listing, warn_of
 from jaxsnn.event.event_driven import EventDriven
-from jaxsnn.event.event_solution import EventSolution
+from jaxsnn.event.event_solution import EventSolution, shortest_tau
+from jaxsnn.event.solution_notes import is_very_long
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.inputs import other_step_notes
 from jaxsnn.network.lowering.lower import lower, update_graph
@@ -53,7 +54,7 @@ from jaxsnn.train.loop.in_the_loop import device_errors
 from jaxsnn.train.losses.losses import Loss
 from jaxsnn.train.losses.regularizers import feeding_weights
 from jaxsnn.train.options import OPTIONS, engine_kind
-from jaxsnn.units import refuse_no_time
+from jaxsnn.units import format_time, refuse_no_time
 from jaxsnn.wording import Text
 
 _BATCH = 500
@@ -145,21 +146,38 @@ def evaluate_neurobench(
     options = _evaluation_options(
         graph, as_data(data), loss=loss, encoder=encoder, bias=bias, t_end=t_end, engine=engine
     )
-    options["engine"] = with_all_output_spikes(options["engine"], options["loss"].population)
-    measured = measure(graph, **options, counter=OperationCounter.of(graph, dt))
+    counter = OperationCounter.of(graph, dt)
+    options["engine"], notes = with_all_output_spikes(
+        options["engine"], counter.network, options["loss"].population
+    )
+    measured = measure(graph, **options, counter=counter)
     assert measured.neurobench is not None
     warn_of(measured.notes)
-    return measured.neurobench
+    return replace(measured.neurobench, notes=(*measured.neurobench.notes, *notes))
 
 
-def with_all_output_spikes(engine: Engine, population: str) -> Engine:
+def with_all_output_spikes(
+    engine: Engine, network: Network, population: str
+) -> tuple[Engine, tuple[str, ...]]:
     """Return an event engine in which the neurons of the output population continue after their first
-    spike; any other engine unchanged.
+    spike, and a note on other populations that stop; any other engine unchanged.
     """
-    if not isinstance(engine, EventDriven) or isinstance(engine.first_spike_only, bool):
-        return engine
-    stopping = tuple(name for name in engine.first_spike_only if name != population)
-    return replace(engine, first_spike_only=stopping)
+    if not isinstance(engine, EventDriven) or engine.first_spike_only is False:
+        return engine, ()
+    stopping = tuple(
+        name
+        for name, part in network.populations.items()
+        if part.fires and name != population and engine.stops(name)
+    )
+    engine = replace(engine, first_spike_only=stopping)
+    if not stopping:
+        return engine, ()
+    note = Text(
+        "neurons of {nodes} stop after their first spike (first_spike_only): operations of later "
+        "spikes are not counted",
+        nodes=listing(f"'{name}'" for name in stopping),
+    )
+    return engine, (note,)
 
 
 def _evaluation_options(
@@ -269,8 +287,39 @@ def measure(
         *late_notes(first, end),
         *late_sample_notes({"data": samples}, end),
         *other_step_notes(network, data.x),
+        *duration_notes(network, end),
+        *_silent_notes(loss.population, measured.spikes),
     )
     return replace(measured, notes=notes)
+
+
+def duration_notes(network: Network, t_end: float) -> list[str]:
+    """Return a note if a sample is so long in relation to the time constants that times may be in
+    milliseconds.
+    """
+    if not is_very_long(t_end, float(shortest_tau(network))):
+        return []
+    return [Note(duration_text(network, t_end), kind="assumed", code="times-in-seconds")]
+
+
+def duration_text(network: Network, t_end: float) -> Text:
+    """Return the duration of a sample and its ratio to the shortest time constant."""
+    return Text(
+        "samples last {t_end}, {ratio:.0f} times the shortest time constant (times are in seconds)",
+        t_end=format_time(t_end),
+        ratio=t_end / float(shortest_tau(network)),
+    )
+
+
+def _silent_notes(population: str, spikes: Mapping[str, float]) -> list[str]:
+    """Return a note if the output neurons fire in no sample, so that nothing is classified."""
+    if spikes.get(population) != 0:
+        return []
+    text = Text(
+        "population '{population}' fires in no sample, so that none is classified",
+        population=population,
+    )
+    return [Note(text, kind="approximated", code="silent-outputs")]
 
 
 def measure_batches(

@@ -117,6 +117,7 @@ class TrainingStopped(SimulationError):
 
     Attributes:
         fit: result of the run so far, with the weights of the best epoch.
+        tuned: the `Tuned` so far if `tune` trained, including this run; otherwise None.
     """
 
     def __init__(
@@ -128,15 +129,17 @@ class TrainingStopped(SimulationError):
         node: str = "",
         code: str = "",
         facts: Mapping[str, Any] | None = None,
+        tuned: Any = None,
     ) -> None:
         super().__init__(message, fix=fix, node=node, code=code, facts=facts)
         self.fit = reached
+        self.tuned = tuned
 
     def __reduce__(self) -> Any:
-        return _restored, (self.problem, self.fit)
+        return _restored, (self.problem, self.fit, self.tuned)
 
 
-def _restored(problem: Problem, reached: Fit) -> TrainingStopped:
+def _restored(problem: Problem, reached: Fit, tuned: Any) -> TrainingStopped:
     return TrainingStopped(
         problem.message,
         reached,
@@ -144,6 +147,7 @@ def _restored(problem: Problem, reached: Fit) -> TrainingStopped:
         node=problem.node,
         code=problem.code,
         facts=problem.facts,
+        tuned=tuned,
     )
 
 

@@ -62,7 +62,12 @@ from jaxsnn.train.loop.epoch import (
     begin,
     of_one_run,
 )
-from jaxsnn.train.loop.evaluation import measure_batches, with_all_output_spikes
+from jaxsnn.train.loop.evaluation import (
+    duration_notes,
+    duration_text,
+    measure_batches,
+    with_all_output_spikes,
+)
 from jaxsnn.train.loop.history import (
     EpochRecord,
     Fit,
@@ -164,6 +169,7 @@ class TrainingRun:
         self.late = [
             *late_notes(first_pieces(self.splits), plan.t_end),
             *late_sample_notes(self.splits, plan.t_end),
+            *duration_notes(network, plan.t_end),
         ]
         in_memory = {name: batch for name, batch in self.splits.items() if isinstance(batch, Batch)}
         self.splits |= on_all(in_memory, mesh)
@@ -395,14 +401,19 @@ class TrainingRun:
         train, validation = self._evaluate("train"), self._evaluate("validation", loud=True)
         if Result.NOT_FINITE in (int(train.result), int(validation.result)):
             problem = self._bad_number(self.state)
+            if problem is not None:
+                fix = problem.fix
+            else:
+                fix = Text(
+                    "check the unit of the times ({duration}), and the inputs and weights for invalid values",
+                    duration=duration_text(self.network, self.plan.t_end),
+                )
             raise SimulationError(
                 Text(
                     "a loss or a spike time is NaN before training{cause}",
                     cause=_in_brackets(problem),
                 ),
-                fix="check the inputs and weights for invalid values"
-                if problem is None
-                else problem.fix,
+                fix=fix,
                 node="" if problem is None else problem.node,
             )
         report = self._record(0, train, validation, time.perf_counter() - start)
@@ -714,7 +725,9 @@ class TrainingRun:
             batch.take_here(np.flatnonzero(used))
             for batch, used in self.passes.parts_on_first(split, _OPERATIONS_BATCH)
         )
-        engine = with_all_output_spikes(self.passes.setup.engine, self.plan.loss.population)
+        engine, notes = with_all_output_spikes(
+            self.passes.setup.engine, counter.network, self.plan.loss.population
+        )
         measured = measure_batches(
             counter.network,
             parts,
@@ -726,7 +739,11 @@ class TrainingRun:
             counter=counter,
         )
         assert measured.neurobench is not None
-        return replace(measured.neurobench, accuracy=done.test_accuracy)
+        return replace(
+            measured.neurobench,
+            accuracy=done.test_accuracy,
+            notes=(*measured.neurobench.notes, *notes),
+        )
 
     def _accuracy_in_steps(
         self, trained: Graph, test_accuracy: float, notes: list[str]

@@ -1,0 +1,1 @@
+"""Adapters, one file for each framework; `jaxsnn.conformance.adapter.Adapter` describes them."""
