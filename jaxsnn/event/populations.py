@@ -27,7 +27,7 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.event_record import Budget, EventRecord
-from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.group import FanOut, GroupSpec, layout
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
@@ -62,14 +62,19 @@ from jaxsnn.network.operators import (
     Operator,
     added,
     as_matrix,
-    by_synapses,
     by_taps,
+    count_lines,
     delayed_by_source,
+    lines,
 )
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.structure import Population
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
+
+#: Maximum number of steps, of all samples, in the log of a cycle whose synapses have separate delays:
+#: about 3 GB in XLA with float64.
+MOST_STEPS = 2**25
 
 
 class Given(NamedTuple):
@@ -519,8 +524,12 @@ class RecurrentPart:
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
         engine, (_, time, _) = self.sources.engine, from_outside[0]
+        if spec.fan_outs:
+            deliveries = layout(spec, from_outside, feedback).max_deliveries
+            self._refuse_long(spec.max_events, deliveries, time.shape[0])
         simulate: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
-        obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
+        neurons = sum(part.population.size for part in self.parts)
+        obstacles = group_obstacles(spec, neurons, engine, time.dtype.name, time.shape[0])
         native = runs_native(self.names[0], engine, obstacles)
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
@@ -566,6 +575,37 @@ class RecurrentPart:
             external += [(source, tap) for tap in taps]
         return list(added(external, dtype))
 
+    def _refuse_long(self, events: int, deliveries: int, samples: Any) -> None:
+        """Refuse a log that is too long to store.
+
+        Args:
+            events: spikes of the group that each sample has room for.
+            deliveries: maximum number of deliveries of a spike.
+            samples: number of samples; symbolic in an exported program.
+        """
+        each = 1 + deliveries
+        if isinstance(samples, int) and samples * events * each > MOST_STEPS:
+            raise LoweringError(
+                Text(
+                    "node '{node}' is part of a cycle whose synapses have separate delays: "
+                    "{samples} samples with {events} spikes of up to {deliveries} deliveries each "
+                    "need {count} steps, the limit is {limit}",
+                    node=self.names[0],
+                    samples=samples,
+                    events=events,
+                    deliveries=deliveries,
+                    count=samples * events * each,
+                    limit=MOST_STEPS,
+                ),
+                fix=Text(
+                    "pass EventDriven(max_events={most}) if this many spikes are enough, simulate "
+                    "fewer samples at a time, or specify one delay for each source neuron, an "
+                    "array of shape (inputs,)",
+                    most=MOST_STEPS // (samples * each * len(self.parts)),
+                ),
+                node=self.names[0],
+            )
+
     @staticmethod
     def _refuse_large(part: PopulationPart, numbers: int) -> None:
         """Refuse delays that differ between synapses, if they need too many weights."""
@@ -583,8 +623,8 @@ class RecurrentPart:
             )
 
     def _fed_back(self, part: PopulationPart) -> Sequence[Path]:
-        """Return the paths from the group to one of its populations: matrices with at most one delay
-        for each source channel, or a row for each synapse if these have separate delays.
+        """Return the paths from the group to one of its populations; matrices except where synapses
+        have separate delays.
         """
         dtype, fed_back = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
@@ -592,30 +632,35 @@ class RecurrentPart:
                 continue
             operator = delayed_by_source(operator)
             if operator.row_delay is None:
-                fed_back.append((source, as_matrix(operator, dtype)))
-                continue
-            self._refuse_large(part, len(operator.entries()[0]) * operator.size)
-            fed_back.append((source, by_synapses(operator, dtype)))
+                operator = as_matrix(operator, dtype)
+            else:
+                self._refuse_large(part, count_lines(operator))
+            fed_back.append((source, operator))
         return added(fed_back, dtype)
 
     def _feedback(self) -> tuple[GroupSpec, Feedback]:
         """Return the group's description, and (weight, delay) of each feedback edge; a rectangular
         pulse closes by an additional edge.
         """
-        edges, feedback, senders = [], [], []
+        edges, feedback, fan_outs = [], [], []
+        dtype = self.sources.network.dtype
         for target, part in enumerate(self.parts):
-            for source, matrix in self._fed_back(part):
+            for source, operator in self._fed_back(part):
                 edge = self.names.index(source), target
-                weight = matrix.weight * part.scale
-                delay = matrix.delay if matrix.row_delay is None else matrix.row_delay
-                delay = self._later(delay, matrix, self._steps(edge))
+                weight, delay, fan_out = operator.weight, operator.delay, None
+                scale = jnp.broadcast_to(part.scale, part.population.size)
+                if operator.row_delay is not None:
+                    weight, delay, targets = lines(operator, dtype)
+                    fan_out, scale = FanOut(targets=targets), scale[targets]
+                weight *= scale
+                delay = self._later(delay, operator, self._steps(edge))
                 projections = [(weight, delay)]
                 # The end of a rectangular pulse: the negative weight, later by the width.
                 if part.neuron.width:
-                    projections.append((-weight, self._later(delay, matrix, part.neuron.width)))
+                    projections.append((-weight, self._later(delay, operator, part.neuron.width)))
                 for projection in projections:
-                    if matrix.row_delay is not None:
-                        senders.append((len(edges), tuple(matrix.entries()[0].tolist())))
+                    if fan_out is not None:
+                        fan_outs.append((len(edges), fan_out))
                     edges.append(edge)
                     feedback.append(projection)
         layers = tuple(part.spec() for part in self.parts)
@@ -623,7 +668,7 @@ class RecurrentPart:
             layers=layers,
             edges=tuple(edges),
             max_events=self._room(layers),
-            senders=tuple(senders),
+            fan_outs=tuple(fan_outs),
         )
         return spec, feedback
 
@@ -647,9 +692,7 @@ class RecurrentPart:
     def _later(
         delay: Float[Array, "source"] | None, matrix: Operator, seconds: float
     ) -> Float[Array, "source"] | None:
-        """Add some seconds to the delay of each source channel, which may be None, or of each
-        synapse.
-        """
+        """Add some seconds to the delay of each source channel, which may be None, or of each line."""
         if not seconds:
             return delay
         if delay is None:

@@ -149,15 +149,42 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     ]
 
 
-def by_synapses(operator: Operator, dtype: DTypeLike) -> Operator:
-    """Return an operator whose rows have delays with a single position, a column for each channel,
-    and a row with its delay, which includes that of the source channel, for each pair.
+class Lines(NamedTuple):
+    """Pairs of an operator whose rows have delays, by source channel; source channels with fewer pairs
+    than others get additional ones, whose delay is finite but longer than any run.
     """
-    separate = _at_one_position(operator, np.arange(len(operator.entries()[0])), dtype)
-    if operator.delay is None:
-        return separate
-    row_delay = separate.row_delay + operator.delay[separate.source]
-    return replace(separate, delay=None, row_delay=row_delay)
+
+    weight: Float[Array, "inward lines columns"]
+    delay: Float[Array, "inward lines"]  # seconds, including that of the source channel
+    targets: Int[np.ndarray, "inward lines columns"]  # channels of the node
+
+
+def count_lines(operator: Operator) -> int:
+    """Return the number of weights of `lines`."""
+    source = operator.entries()[0]
+    longest = int(np.bincount(source, minlength=1).max())
+    return operator.inward * longest * operator.columns
+
+
+def lines(operator: Operator, dtype: DTypeLike) -> Lines:
+    """Return the pairs of an operator whose rows have delays, by source channel."""
+    source, position, row = operator.entries()
+    by_source = np.argsort(source, kind="stable")
+    source = source[by_source]
+    tap = np.arange(len(source)) - np.searchsorted(source, source)
+    pair = np.full((operator.inward, int(tap.max(initial=-1)) + 1), -1)
+    pair[source, tap] = by_source
+    exists, row = pair >= 0, row[pair]
+    never = np.finfo(dtype).max / 4  # inf would count as an invalid value
+    delay = jnp.where(exists, operator.row_delay[row], never)
+    if operator.delay is not None:
+        delay += operator.delay[:, None]
+    # Channels are counted column by column.
+    targets = np.arange(operator.columns) * operator.positions + position[pair][..., None]
+    if operator.order is not None:
+        targets = np.argsort(operator.order)[targets]
+    weight = jnp.where(exists[..., None], operator.rows(dtype)[row], 0.0)
+    return Lines(weight=weight, delay=delay, targets=targets.astype(np.int32))
 
 
 def _at_one_position(

@@ -11,7 +11,7 @@ from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.group import FanOut, GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.agreement import padded
@@ -202,7 +202,7 @@ def drawn(name, seed=0):
 def spec_of(name, *, free=False, max_spikes=60, **changes):
     """The static description; `free` assumes nothing of time constants."""
     case = CASES[name]
-    layers, edges, senders = [], [], []
+    layers, edges, fan_outs = [], [], []
     for part in case.parts:
         neuron = (
             replace(part.neuron, tau_shape=TauShape.ANY, uniform=False) if free else part.neuron
@@ -220,20 +220,15 @@ def spec_of(name, *, free=False, max_spikes=60, **changes):
         for _ in range(2 if case.parts[target].neuron.width else 1):
             if delay == "synapses":
                 sizes = case.parts[source].size, case.parts[target].size
-                senders.append((len(edges), tuple(np.arange(sizes[0]).repeat(sizes[1]).tolist())))
+                targets = np.broadcast_to(np.arange(sizes[1])[:, None], (*sizes, 1))
+                fan_outs.append((len(edges), FanOut(targets=targets)))
             edges.append((source, target))
     return GroupSpec(
         layers=tuple(layers),
         edges=tuple(edges),
         max_events=case.max_events,
-        senders=tuple(senders),
+        fan_outs=tuple(fan_outs),
     )
-
-
-def by_synapse(weight, delay):
-    """A row for each synapse: weights (sources, targets) as (synapses, targets), and the delays."""
-    rows = weight[:, :, None] * jnp.eye(weight.shape[1])
-    return rows.reshape(-1, weight.shape[1]), delay.reshape(-1)
 
 
 def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
@@ -255,9 +250,9 @@ def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
             weight = jnp.concatenate([weight, -weight])
         arrivals.append((weight, times, row))
     for (_, target, _), (weight, delay) in zip(case.edges, numbers["between"], strict=True):
-        if delay is not None and delay.ndim == 2:
-            weight, delay = by_synapse(weight, delay)
         weight, width = weight * factors[target], spec.layers[target].neuron.width
+        if delay is not None and delay.ndim == 2:
+            weight = weight[:, :, None]  # a line to each target
         feedback.append((weight, delay))
         if width:
             feedback.append((-weight, jnp.asarray(width) if delay is None else delay + width))

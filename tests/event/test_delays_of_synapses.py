@@ -1,5 +1,5 @@
 """Recurrent networks in which each synapse has a separate delay: spikes against the oracle, gradients
-against central differences, the nodes that `update_graph` writes, and the limit of size.
+against central differences, the nodes that `update_graph` writes, and the limits of size.
 """
 
 import jax
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jaxsnn
-from jaxsnn.errors import LoweringError
+from jaxsnn.errors import LoweringError, UsageError
 from jaxsnn.event import populations
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.native import native_limits
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from tests.event.agreement import assert_same_spikes, assert_trees_close, finite_times, padded
@@ -105,9 +106,10 @@ def assert_agrees(network, solution):
         assert_same_spikes(solution.spikes[name], times, 1e-9 * CELLS["tau_syn"])
 
 
-def test_balanced_network_agrees_with_the_oracle(native_kernels):
+@pytest.mark.parametrize("backend", ["native", "xla"])
+def test_balanced_network_agrees_with_the_oracle(native_kernels, backend):
     network = Balanced({"E": 80, "I": 20}, fan_in=8, t_end=0.1, rate=80.0)
-    assert_agrees(network, network.run(backend="native"))
+    assert_agrees(network, network.run(backend=backend))
 
 
 def loss(network, backend, parameters):
@@ -180,10 +182,63 @@ def test_a_gradient_passes_through_written_delays():
     np.testing.assert_allclose(by_synapse, expected["EE"]["delay"], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("backend", ["xla", "auto"])
+def test_neurons_may_reach_different_numbers_of_others(backend):
+    """A pool with a delay for each of its outputs, and the same synapses as a matrix."""
+    size = 5
+    delay = np.array([0.3, 0.5, 0.35, 0.6, 0.4])
+    pool = build.node(
+        "SumPool2d", kernel_size=np.array([1, 3]), stride=np.array([1, 1]), padding=np.array([0, 1])
+    )
+    band = sum(np.eye(size, k=k) for k in (-1, 0, 1))
+    solutions = []
+    for shape, back in (((1, 1, size), pool), ((size,), build.linear(weight=band))):
+        nodes = {
+            "in": build.input(shape),
+            "w": build.scale(np.full(shape, 4.0)),
+            "n": build.cubalif(shape, tau_mem=1.0, tau_syn=0.5, v_threshold=0.5),
+            "back": back,
+            "late": build.delay(delay.reshape(shape)),
+            "weight": build.scale(np.linspace(0.3, 0.5, size).reshape(shape)),
+            "out": build.output(),
+        }
+        chains = [("in", "w", "n", "out"), ("n", "back", "late", "weight", "n")]
+        graph = build.network(nodes, chains, dialect="jaxsnn", time_unit="s")
+        events = Events(time=jnp.array([[0.0, 0.2, 0.5, 1.1]]), index=jnp.array([[0, 1, 4, 2]]))
+        engine = EventDriven(max_spikes=32, backend=backend)
+        solutions.append(jaxsnn.simulate(graph, events, 4.0, engine=engine).spikes["n"])
+    by_pool, by_matrix = solutions
+    assert 10 < int(by_matrix.count.sum()) < 5 * 32
+    times = np.asarray(by_pool.time).reshape(by_matrix.time.shape)
+    np.testing.assert_allclose(times, by_matrix.time, rtol=1e-12)
+
+
 def test_too_many_weights_are_refused(monkeypatch):
     network = small()
-    monkeypatch.setattr(populations, "LARGEST", 5 * 5 * 5 - 1)  # E to E: synapses * targets
+    monkeypatch.setattr(populations, "LARGEST", 5 * 5 - 1)  # synapses from E to E
     with pytest.raises(LoweringError) as error:
         network.run()
     assert error.value.node == "E"
-    assert "125" in str(error.value)
+    assert "25" in str(error.value)
+
+
+def test_a_log_that_is_too_long_is_refused(monkeypatch):
+    network = small()
+    steps = 2 * 500 * (1 + 5 + 2)  # spikes of two populations, each with a delivery to each neuron
+    monkeypatch.setattr(populations, "MOST_STEPS", steps - 1)
+    with pytest.raises(LoweringError) as error:
+        network.run()
+    assert error.value.node == "E"
+    assert str(steps) in str(error.value)
+    assert "max_events=499" in str(error.value)
+    monkeypatch.setattr(populations, "MOST_STEPS", steps)
+    assert network.run().problem is None
+
+
+def test_xla_runs_what_is_too_large_for_the_kernels(native_kernels, monkeypatch):
+    network = small()
+    # The kernels have weights to all 7 neurons for each of 7 * 7 synapses.
+    monkeypatch.setattr(native_limits, "LARGEST", 7**3 - 1)
+    with pytest.raises(UsageError, match="343"):
+        network.run(backend="native")
+    assert_agrees(network, network.run())

@@ -93,7 +93,8 @@ def group_spikes(
         feedback: (weight, delay) of each edge: weight (source's neurons, target's neurons), None
             for the identity; delay in seconds, at least 0, a scalar for all neurons of the source or
             an array with an entry for each, or None for 0. If synapses have separate delays
-            (`GroupSpec.senders`): weight (rows, target's neurons), delay (rows,).
+            (`GroupSpec.fan_outs`): weight (source's neurons, lines, columns), delay (source's
+            neurons, lines).
         constants: constants of each population's neurons, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
@@ -279,7 +280,8 @@ def _delay_gradient(
     through the edge.
     """
     channel = next(channel for channel in plan.channels if channel.edge == edge)
-    size = plan.sizes[channel.source] if channel.senders is None else len(channel.senders)
+    fan_out = channel.fan_out
+    size = plan.sizes[channel.source] if fan_out is None else len(fan_out.by_line)
     # Rows of the target's table from channel.row on are the edge's rows; others lie outside of
     # 0 ... size - 1 and are dropped (a negative index would count from the end).
     row = log.row[target][:-1] - channel.row

@@ -21,7 +21,7 @@ from jaxsnn.event.event_arrays import (
     WhichNeurons,
     WhichSamples,
 )
-from jaxsnn.event.forward.deliveries import Delays, Delivery, Queue
+from jaxsnn.event.forward.deliveries import Delays, Delivery, FanOutQueue, Queue
 from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
 from jaxsnn.event.forward.group import Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
@@ -55,7 +55,7 @@ class GroupState(NamedTuple):
     now: Pair  # current time of each sample, (batch,)
     finished: WhichSamples
     populations: tuple[PopulationState, ...]
-    queues: tuple[Queue, ...]  # one for each channel
+    queues: tuple[Queue | FanOutQueue, ...]  # one for each channel
 
 
 class SortedArrivals(NamedTuple):
@@ -205,9 +205,9 @@ class Agenda:
         """Return the row that channel `number` delivers next, counted from its first row: that of
         a synapse if these have separate delays, else that of the presynaptic neuron.
         """
-        source, senders = self.plan.channels[number].source, self.plan.channels[number].senders
+        source, fan_out = self.plan.channels[number].source, self.plan.channels[number].fan_out
         # If each row has a separate line, the line number is that of the row.
-        if senders is not None or self.delays[number].size > 1 or self.plan.sizes[source] == 1:
+        if fan_out is not None or self.delays[number].size > 1 or self.plan.sizes[source] == 1:
             return delivery.line
         # The log numbers the neurons of all populations of the group.
         neuron = log.spike[delivery.step, jnp.arange(self.batch)] - self.plan.first(source)

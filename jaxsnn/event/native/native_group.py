@@ -24,7 +24,7 @@ from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradi
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
-from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
+from jaxsnn.event.forward.group import FanOut, GroupSpec, GroupSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
@@ -141,8 +141,13 @@ def native_group_spikes(
     """
     places = _Places([weight.shape[1] for weight, _, _ in arrivals])
     edges = list(zip(spec.edges, feedback, strict=True))
+    fan_outs = dict(spec.fan_outs)
     at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]
-    later = [(*edge, weight, delay) for edge, (weight, delay) in edges if delay is not None]
+    later = [
+        (*edge, _dense(weight, fan_outs.get(number), places.sizes[edge[1]]), delay)
+        for number, (edge, (weight, delay)) in enumerate(edges)
+        if delay is not None
+    ]
     senders = [
         places.senders(spec, edge) for edge, (_, delay) in enumerate(feedback) if delay is not None
     ]
@@ -169,7 +174,7 @@ def native_group_spikes(
     elif at_once:
         parts.append(places.between(at_once, dtype))
     delays = [
-        jnp.broadcast_to(delay, len(neurons))
+        jnp.broadcast_to(delay.reshape(-1), len(neurons))
         for (*_, delay), neurons in zip(later, senders, strict=True)
     ]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
@@ -210,7 +215,9 @@ class _Places:
         """Return the presynaptic neuron of each row of an edge, among all neurons of the group."""
         source, _ = spec.edges[edge]
         first, size = self.of(source)
-        return [first + neuron for neuron in dict(spec.senders).get(edge, range(size))]
+        fan_out = dict(spec.fan_outs).get(edge)
+        lines = 1 if fan_out is None else fan_out.targets.shape[1]
+        return [first + neuron for neuron in range(size) for _ in range(lines)]
 
     def sent(self, source: int, target: int, weight: Weights | None, dtype: DTypeLike) -> Weights:
         """Return the weights from one population to another, padded to all neurons; None stands for
@@ -256,6 +263,15 @@ class _Places:
                 (jnp.where(mine, outcome.time, jnp.inf), jnp.where(mine, outcome.neuron - first, 0))
             )
         return GroupSpikes(spikes=tuple(spikes), trains=tuple(trains), events_needed=outcome.needed)
+
+
+def _dense(weight: Any, fan_out: FanOut | None, size: int) -> Any:
+    """Return the weights of an edge as rows of a table, with a row for each line of a fan-out."""
+    if fan_out is None:
+        return weight
+    count, columns = fan_out.by_line.shape
+    place = np.arange(count)[:, None], fan_out.by_line
+    return jnp.zeros((count, size), weight.dtype).at[place].add(weight.reshape(count, columns))
 
 
 def _rows(arrivals: OutsideArrivals) -> Rows:
