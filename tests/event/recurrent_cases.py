@@ -155,8 +155,9 @@ SEEDS = {
     "jumps": (2, 6),
     "jumps refractory": (5, 7),
     "synapses": (0, 1),
+    # With seed 0 the order of events changes within the smallest step of the differences.
     "synapses of boxes": (1, 2),
-    "synapses of jumps": (1, 2),
+    "synapses of jumps": (0, 1),
 }
 
 
