@@ -65,7 +65,6 @@ CODES: Mapping[str, str] = MappingProxyType(
         "delay": "A delay is not a multiple of the time step, or is in an unsupported place",
         "late-bias": "A bias passes through a delay",
         "long-delay": "A delay is not shorter than the run, so that no spike arrives",
-        "late-by-target": "A Delay of a cycle comes after weights, with a delay for each target neuron",
         "current-and-deltas": "A neuron receives both an input current and delta spikes",
         "spikes-at-threshold": "A Threshold or ReLU receives spikes, which have no amplitude",
         "analog-signal": "A membrane potential drives a neuron, and the equations cannot be solved",

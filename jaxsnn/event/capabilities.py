@@ -156,19 +156,11 @@ _OUTPUT_SOURCE = Limit(
     fix="connect only spiking populations, or one readout, to it; jaxsnn.simulate returns the "
     "results of every population",
 )
-_DELAY_PER_TARGET = Limit(
-    feature=features.DELAY_PER_TARGET,
-    code="late-by-target",
-    reason="node '{node}' (Delay) is part of a cycle, comes after weights, and has {delays} "
-    "delays, one for each target neuron",
-    fix="move it directly behind the presynaptic neurons, or simulate with {grid}",
-    options=_GRID,
-)
 
 #: Requirements of Outputs, in addition to those of `EVENT`.
 OUTPUTS = Capabilities[StaticNetwork](title="Outputs of the event engine", limits=(_OUTPUT_SOURCE,))
-#: Requirements of a complete simulation; a stream also supports delays per target.
-SIMULATION = replace(EVENT, limits=(*EVENT.limits, _OUTPUT_SOURCE, _DELAY_PER_TARGET))
+#: Requirements of a complete simulation.
+SIMULATION = replace(EVENT, limits=(*EVENT.limits, _OUTPUT_SOURCE))
 
 
 def _slow(feature: features.NetworkFeature, why: str) -> Limit[StaticNetwork]:

@@ -27,7 +27,7 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.event_record import Budget, EventRecord
-from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.group import FanOut, GroupSpec, layout
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
@@ -63,12 +63,18 @@ from jaxsnn.network.operators import (
     added,
     as_matrix,
     by_taps,
+    count_lines,
     delayed_by_source,
+    lines,
 )
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.structure import Population
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
+
+#: Maximum number of steps, of all samples, in the log of a cycle whose synapses have separate delays:
+#: about 3 GB in XLA with float64.
+MOST_STEPS = 2**25
 
 
 class Given(NamedTuple):
@@ -518,8 +524,12 @@ class RecurrentPart:
             # a plain tuple, like the gradients that `group_spikes` returns for it
             from_outside.append(tuple(arriving))
         engine, (_, time, _) = self.sources.engine, from_outside[0]
+        if spec.fan_outs:
+            deliveries = layout(spec, from_outside, feedback).max_deliveries
+            self._refuse_long(spec.max_events, deliveries, time.shape[0])
         simulate: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
-        obstacles = group_obstacles(spec, feedback, engine, time.dtype.name, time.shape[0])
+        neurons = sum(part.population.size for part in self.parts)
+        obstacles = group_obstacles(spec, neurons, engine, time.dtype.name, time.shape[0])
         native = runs_native(self.names[0], engine, obstacles)
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
@@ -565,15 +575,45 @@ class RecurrentPart:
             external += [(source, tap) for tap in taps]
         return list(added(external, dtype))
 
+    def _refuse_long(self, events: int, deliveries: int, samples: Any) -> None:
+        """Refuse a log that is too long to store.
+
+        Args:
+            events: spikes of the group that each sample has room for.
+            deliveries: maximum number of deliveries of a spike.
+            samples: number of samples; symbolic in an exported program.
+        """
+        each = 1 + deliveries
+        if isinstance(samples, int) and samples * events * each > MOST_STEPS:
+            raise LoweringError(
+                Text(
+                    "node '{node}' is part of a cycle whose synapses have separate delays: "
+                    "{samples} samples with {events} spikes of up to {deliveries} deliveries each "
+                    "need {count} steps, the limit is {limit}",
+                    node=self.names[0],
+                    samples=samples,
+                    events=events,
+                    deliveries=deliveries,
+                    count=samples * events * each,
+                    limit=MOST_STEPS,
+                ),
+                fix=Text(
+                    "pass EventDriven(max_events={most}) if this many spikes are enough, simulate "
+                    "fewer samples at a time, or specify one delay for each source neuron, an "
+                    "array of shape (inputs,)",
+                    most=MOST_STEPS // (samples * each * len(self.parts)),
+                ),
+                node=self.names[0],
+            )
+
     @staticmethod
     def _refuse_large(part: PopulationPart, numbers: int) -> None:
         """Refuse delays that differ between synapses, if they need too many weights."""
         if numbers > LARGEST:
             raise LoweringError(
                 Text(
-                    "node '{node}' is part of a cycle, and its input from outside the cycle has "
-                    "delays that differ between target neurons: this needs {count} weights, the "
-                    "limit is {limit}",
+                    "node '{node}' is part of a cycle, and its input has delays that differ "
+                    "between target neurons: this needs {count} weights, the limit is {limit}",
                     node=part.name,
                     count=numbers,
                     limit=LARGEST,
@@ -583,52 +623,54 @@ class RecurrentPart:
             )
 
     def _fed_back(self, part: PopulationPart) -> Sequence[Path]:
-        """Return the paths from the group to one of its populations, as matrices, with at most one
-        delay for each source channel.
+        """Return the paths from the group to one of its populations; matrices except where synapses
+        have separate delays.
         """
         dtype, fed_back = self.sources.network.dtype, []
         for source, operator in part.signal.paths:
             if source not in self.names:
                 continue
             operator = delayed_by_source(operator)
-            if operator.row_delay is not None:
-                raise LoweringError(
-                    Text(
-                        "node '{node}' is part of a cycle, and its input from '{source}' has "
-                        "delays that differ between target neurons",
-                        node=part.name,
-                        source=source,
-                    ),
-                    fix=Text(
-                        "put a Delay node before the weights; or specify one delay for each "
-                        "source neuron, an array of shape (inputs,) in with_synaptic_delays or a "
-                        "list in [synaptic-delays]; or convert the delays to Delay nodes with "
-                        "update_graph, and simulate with {engine}",
-                        engine=ENGINE.set_to("grid"),
-                    ),
-                    node=part.name,
-                )
-            fed_back.append((source, as_matrix(operator, dtype)))
+            if operator.row_delay is None:
+                operator = as_matrix(operator, dtype)
+            else:
+                self._refuse_large(part, count_lines(operator))
+            fed_back.append((source, operator))
         return added(fed_back, dtype)
 
     def _feedback(self) -> tuple[GroupSpec, Feedback]:
         """Return the group's description, and (weight, delay) of each feedback edge; a rectangular
         pulse closes by an additional edge.
         """
-        edges, feedback = [], []
+        edges, feedback, fan_outs = [], [], []
+        dtype = self.sources.network.dtype
         for target, part in enumerate(self.parts):
-            for source, matrix in self._fed_back(part):
+            for source, operator in self._fed_back(part):
                 edge = self.names.index(source), target
-                weight = matrix.weight * part.scale
-                delay = self._later(matrix.delay, matrix, self._steps(edge))
-                edges.append(edge)
-                feedback.append((weight, delay))
+                weight, delay, fan_out = operator.weight, operator.delay, None
+                scale = jnp.broadcast_to(part.scale, part.population.size)
+                if operator.row_delay is not None:
+                    weight, delay, targets = lines(operator, dtype)
+                    fan_out, scale = FanOut(targets=targets), scale[targets]
+                weight *= scale
+                delay = self._later(delay, operator, self._steps(edge))
+                projections = [(weight, delay)]
                 # The end of a rectangular pulse: the negative weight, later by the width.
                 if part.neuron.width:
+                    projections.append((-weight, self._later(delay, operator, part.neuron.width)))
+                for projection in projections:
+                    if fan_out is not None:
+                        fan_outs.append((len(edges), fan_out))
                     edges.append(edge)
-                    feedback.append((-weight, self._later(delay, matrix, part.neuron.width)))
+                    feedback.append(projection)
         layers = tuple(part.spec() for part in self.parts)
-        return GroupSpec(layers=layers, edges=tuple(edges), max_events=self._room(layers)), feedback
+        spec = GroupSpec(
+            layers=layers,
+            edges=tuple(edges),
+            max_events=self._room(layers),
+            fan_outs=tuple(fan_outs),
+        )
+        return spec, feedback
 
     def _by_target(self, feedback: Feedback) -> Any:
         """Return the feedback in the form that the kernels take: the feedback through a single
@@ -650,11 +692,12 @@ class RecurrentPart:
     def _later(
         delay: Float[Array, "source"] | None, matrix: Operator, seconds: float
     ) -> Float[Array, "source"] | None:
-        """Add some seconds to the delay of each source channel, which may be None."""
+        """Add some seconds to the delay of each source channel, which may be None, or of each line."""
         if not seconds:
             return delay
-        late = jnp.full(matrix.inward, seconds, matrix.weight.dtype)
-        return late if delay is None else delay + late
+        if delay is None:
+            return jnp.full(matrix.inward, seconds, matrix.weight.dtype)
+        return delay + seconds
 
     def _room(self, layers: Sequence[LayerSpec]) -> int:
         """Return the number of spikes of the whole group that are recorded in each sample."""

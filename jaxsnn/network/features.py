@@ -6,7 +6,7 @@ Only this module detects them; `jaxsnn.event.capabilities`, `jaxsnn.grid.capabil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -323,48 +323,6 @@ IMMEDIATE_FEEDBACK = Feature(
     occurrences=_immediate_feedback,
 )
 
-# -- delays
-
-
-def _delays_per_target(network: StaticNetwork) -> Iterator[Occurrence]:
-    for cycle in network.cycles:
-        inside = {wire.name: wire for wire in cycle.wires}
-        for wire in cycle.wires:
-            behind = [inside[name] for name in wire.sources if name in inside]
-            if wire.kind == "Delay" and wire.size > 1 and _any_spreads(behind, inside):
-                yield Occurrence(wire.name, delays=wire.size)
-
-
-def _any_spreads(wires: Iterable[Wire], inside: Mapping[str, Wire]) -> bool:
-    """Return whether some linear nodes, or linear nodes before them in the cycle, have a fan-out
-    above 1 per channel.
-    """
-    seen: set[str] = set()
-    waiting = list(wires)
-    while waiting:
-        wire = waiting.pop()
-        if wire.name in seen or wire.linear is None:
-            continue
-        seen.add(wire.name)
-        if _spreads(wire):
-            return True
-        waiting += [inside[name] for name in wire.sources if name in inside]
-    return False
-
-
-def _spreads(wire: Wire) -> bool:
-    """Return whether a linear node has a fan-out above 1 per channel."""
-    window = wire.detail
-    if wire.kind in ("Scale", "Delay", "Flatten"):
-        return False
-    if wire.kind in ("SumPool2d", "AvgPool2d"):
-        axes = zip(window.kernel, window.stride, window.dilation, strict=True)
-        return any(stride <= (taps - 1) * dilation for taps, stride, dilation in axes)
-    if wire.kind == "Linear" and wire.detail is not None:  # copies of channels
-        return len(set(wire.detail)) < len(wire.detail)
-    return wire.size > 1
-
-
 #: A constant that passes a Delay, and so starts only after the delay.
 LATE_BIAS = NetworkFeature(
     description="A bias before a Delay",
@@ -375,10 +333,6 @@ LATE_BIAS = NetworkFeature(
         for wire in network.wires
         if wire.kind == "Delay" and network.receives(wire.name, network.biased)
     ),
-)
-DELAY_PER_TARGET = Feature(
-    description="A Delay of a cycle after weights, with a delay for each target neuron",
-    occurrences=_delays_per_target,
 )
 
 # -- signals

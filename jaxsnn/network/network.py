@@ -420,8 +420,9 @@ def with_synaptic_delays(network: Network, name: str, delay: ArrayLike) -> Netwo
     Args:
         name: name of the node, whose input must come directly from neurons or from an Input.
         delay: delays in seconds, at least 0: one for each synapse, (outputs, inputs) or (outputs,
-            1); one for each source, (inputs,) or (1, inputs); or a single one. In a cycle only the
-            last two are supported.
+            1); one for each source, (inputs,) or (1, inputs); or a single one. In a cycle, delays of
+            the first kind take more time and memory: each spike arrives at each target separately,
+            also through weights of 0.
 
     Raises:
         LoweringError: no such node, or one without synapses.

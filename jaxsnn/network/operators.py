@@ -139,31 +139,79 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     for each source channel: one operator for the first pairs of all source channels, one for the
     second pairs, and so on. Each operator has a single position, with a column for each channel.
     """
-    source, position, row = (
-        entry_array[np.argsort(operator.entries()[0], kind="stable")]
-        for entry_array in operator.entries()
-    )
+    source = operator.entries()[0]
+    by_source = np.argsort(source, kind="stable")
+    source = source[by_source]
     tap = np.arange(len(source)) - np.searchsorted(source, source)
-    tap_operators = []
-    for number in range(int(tap.max(initial=-1)) + 1):
-        which = tap == number
-        pair, weight = np.arange(which.sum()), operator.rows(dtype)[row[which]]
-        tiles = jnp.zeros((len(pair), operator.columns, operator.positions), dtype)
-        rows = tiles.at[pair, :, position[which]].set(weight).reshape(len(pair), operator.size)
-        tap_operators.append(
-            Operator(
-                inward=operator.inward,
-                positions=1,
-                columns=operator.size,
-                source=source[which],
-                position=np.zeros_like(pair),
-                row=pair,
-                weight=rows if operator.order is None else rows[:, operator.order],
-                delay=operator.delay,
-                row_delay=operator.row_delay[row[which]],
-            )
-        )
-    return tap_operators
+    return [
+        _at_one_position(operator, by_source[tap == number], dtype)
+        for number in range(int(tap.max(initial=-1)) + 1)
+    ]
+
+
+class Lines(NamedTuple):
+    """Pairs of an operator whose rows have delays, by source channel; source channels with fewer pairs
+    than others get additional ones, whose delay is finite but longer than any run.
+    """
+
+    weight: Float[Array, "inward lines columns"]
+    delay: Float[Array, "inward lines"]  # seconds, including that of the source channel
+    targets: Int[np.ndarray, "inward lines columns"]  # channels of the node
+
+
+def count_lines(operator: Operator) -> int:
+    """Return the number of weights of `lines`."""
+    source = operator.entries()[0]
+    longest = int(np.bincount(source, minlength=1).max())
+    return operator.inward * longest * operator.columns
+
+
+def lines(operator: Operator, dtype: DTypeLike) -> Lines:
+    """Return the pairs of an operator whose rows have delays, by source channel."""
+    source, position, row = operator.entries()
+    by_source = np.argsort(source, kind="stable")
+    source = source[by_source]
+    tap = np.arange(len(source)) - np.searchsorted(source, source)
+    pair = np.full((operator.inward, int(tap.max(initial=-1)) + 1), -1)
+    pair[source, tap] = by_source
+    exists, row = pair >= 0, row[pair]
+    never = np.finfo(dtype).max / 4  # inf would count as an invalid value
+    delay = jnp.where(exists, operator.row_delay[row], never)
+    if operator.delay is not None:
+        delay += operator.delay[:, None]
+    # Channels are counted column by column.
+    targets = np.arange(operator.columns) * operator.positions + position[pair][..., None]
+    if operator.order is not None:
+        targets = np.argsort(operator.order)[targets]
+    weight = jnp.where(exists[..., None], operator.rows(dtype)[row], 0.0)
+    return Lines(weight=weight, delay=delay, targets=targets.astype(np.int32))
+
+
+def _at_one_position(
+    operator: Operator, pairs: Int[np.ndarray, "pairs"], dtype: DTypeLike
+) -> Operator:
+    """Return some pairs of an operator whose rows have delays as an operator with a single position,
+    a column for each channel, and a row for each pair.
+
+    Args:
+        pairs: indices of the pairs.
+    """
+    source, position, row = (entry_array[pairs] for entry_array in operator.entries())
+    pair, weight = np.arange(len(pairs)), operator.rows(dtype)[row]
+    # (pairs, columns, positions): channels are counted column by column
+    tiles = jnp.zeros((len(pairs), operator.columns, operator.positions), dtype)
+    rows = tiles.at[pair, :, position].set(weight).reshape(len(pairs), operator.size)
+    return Operator(
+        inward=operator.inward,
+        positions=1,
+        columns=operator.size,
+        source=source,
+        position=np.zeros_like(pair),
+        row=pair,
+        weight=rows if operator.order is None else rows[:, operator.order],
+        delay=operator.delay,
+        row_delay=operator.row_delay[row],
+    )
 
 
 def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:

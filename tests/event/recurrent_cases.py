@@ -11,7 +11,7 @@ from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes
 from jaxsnn.event.dynamics.cubalif import CubaLIFBox, CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
-from jaxsnn.event.forward.group import GroupSpec
+from jaxsnn.event.forward.group import FanOut, GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.structure import TauShape
 from tests.event.agreement import padded
@@ -36,8 +36,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A group: its populations, and (source, target, delay) of its edges; delay is "none", "one" or
-    "each".
+    """A group: its populations, and (source, target, delay) of its edges; delay is "none", "one",
+    "each" (of each neuron of the source) or "synapses" (of each synapse).
     """
 
     parts: tuple[Part, ...]
@@ -124,6 +124,20 @@ CASES = {
         ),
         edges=((0, 0, "none"), (0, 1, "one"), (1, 0, "each")),
     ),
+    "synapses": Case(
+        parts=(cuba(TauShape.ANY, 5, refractory=0.1), cuba(TauShape.DOUBLE, 3, uniform=True)),
+        edges=((0, 0, "synapses"), (0, 1, "each"), (1, 0, "synapses"), (1, 1, "none")),
+    ),
+    "synapses of boxes": Case(
+        parts=(without_current(LIFBox, 4, gain=1.5), without_current(IFBox, 1)),
+        edges=((0, 0, "synapses"), (0, 1, "synapses"), (1, 0, "synapses")),
+        feedback=0.2,
+    ),
+    "synapses of jumps": Case(
+        parts=(without_current(LIFDelta, 5, gain=1.6), cuba(TauShape.ANY, 3)),
+        edges=((0, 0, "synapses"), (0, 1, "none"), (1, 0, "synapses")),
+        feedback=0.4,
+    ),
 }
 
 
@@ -140,6 +154,10 @@ SEEDS = {
     "refractory": (3, 4),
     "jumps": (2, 6),
     "jumps refractory": (5, 7),
+    "synapses": (0, 1),
+    # With seed 0 the order of events changes within the smallest step of the differences.
+    "synapses of boxes": (1, 2),
+    "synapses of jumps": (0, 1),
 }
 
 
@@ -173,7 +191,7 @@ def drawn(name, seed=0):
     for source, target, delay in case.edges:
         sizes = case.parts[source].size, case.parts[target].size
         weight = case.feedback * rng.normal(0.2, 1.0, sizes) / AREA
-        shape = {"none": None, "one": (), "each": (sizes[0],)}[delay]
+        shape = {"none": None, "one": (), "each": (sizes[0],), "synapses": sizes}[delay]
         between.append(
             (weight, None if shape is None else np.asarray(rng.uniform(0.1, 0.9, shape)))
         )
@@ -185,7 +203,7 @@ def drawn(name, seed=0):
 def spec_of(name, *, free=False, max_spikes=60, **changes):
     """The static description; `free` assumes nothing of time constants."""
     case = CASES[name]
-    layers, edges = [], []
+    layers, edges, fan_outs = [], [], []
     for part in case.parts:
         neuron = (
             replace(part.neuron, tau_shape=TauShape.ANY, uniform=False) if free else part.neuron
@@ -199,9 +217,19 @@ def spec_of(name, *, free=False, max_spikes=60, **changes):
                 **changes,
             )
         )
-    for source, target, _ in case.edges:
-        edges += [(source, target)] * (2 if case.parts[target].neuron.width else 1)
-    return GroupSpec(layers=tuple(layers), edges=tuple(edges), max_events=case.max_events)
+    for source, target, delay in case.edges:
+        for _ in range(2 if case.parts[target].neuron.width else 1):
+            if delay == "synapses":
+                sizes = case.parts[source].size, case.parts[target].size
+                targets = np.broadcast_to(np.arange(sizes[1])[:, None], (*sizes, 1))
+                fan_outs.append((len(edges), FanOut(targets=targets)))
+            edges.append((source, target))
+    return GroupSpec(
+        layers=tuple(layers),
+        edges=tuple(edges),
+        max_events=case.max_events,
+        fan_outs=tuple(fan_outs),
+    )
 
 
 def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
@@ -224,6 +252,8 @@ def run(spec, case, numbers, rows, t_end=T_END, group: Any = group_spikes):
         arrivals.append((weight, times, row))
     for (_, target, _), (weight, delay) in zip(case.edges, numbers["between"], strict=True):
         weight, width = weight * factors[target], spec.layers[target].neuron.width
+        if delay is not None and delay.ndim == 2:
+            weight = weight[:, :, None]  # a line to each target
         feedback.append((weight, delay))
         if width:
             feedback.append((-weight, jnp.asarray(width) if delay is None else delay + width))
@@ -252,7 +282,7 @@ def reference(name, numbers, rows):
     for (source, target, _), (weight, delay) in zip(case.edges, numbers["between"], strict=True):
         ends, delay = (
             {"source": str(source), "target": str(target)},
-            0.0 if delay is None else delay,
+            0.0 if delay is None else delay.T,
         )
         synapses.append(Synapses(**ends, weight=weight.T, delay=delay))
     samples = []

@@ -35,7 +35,10 @@ from tests.event.recurrent_cases import (
 
 SLOTS = 60
 #: Slow cases, whose features other cases cover, though not in combination.
-SLOW = ("double", "half", "equal", "apart", "membranes", "refractory", "jumps refractory")
+SLOW = (
+    *("double", "half", "equal", "apart", "membranes", "refractory", "jumps refractory"),
+    *("synapses of boxes", "synapses of jumps"),
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -103,7 +106,7 @@ def test_gradients_agree_with_central_differences(name):
         assert np.nanmax(error) < ENOUGH
 
 
-@pytest.mark.parametrize("name", cases_but(*SLOW, "boxes", "loop", "jumps"))
+@pytest.mark.parametrize("name", cases_but(*SLOW, "boxes", "loop", "jumps", "synapses"))
 def test_forward_mode_agrees_with_reverse_mode(name):
     numbers, rows = drawn(name, SEEDS[name][0])
     readout, rng = readout_of(name, SEEDS[name][0]), np.random.default_rng(0)

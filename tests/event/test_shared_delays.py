@@ -1,4 +1,4 @@
-"""Delays of `with_synaptic_delays` that synapses share, in a cycle, and where they are refused."""
+"""Delays in a cycle that synapses share: those of `with_synaptic_delays` and of Delay nodes."""
 
 import jax
 import jax.numpy as jnp
@@ -51,15 +51,6 @@ def test_shared_delays_in_a_cycle_are_those_of_a_delay_node(delay):
     assert not np.allclose(solution.spikes["n"].time, without.spikes["n"].time)
 
 
-def test_a_delay_for_each_synapse_of_a_cycle_is_refused_with_a_way_that_works():
-    delays = RNG.uniform(0.3, 0.6, (3, 3))
-    network = jaxsnn.with_synaptic_delays(jaxsnn.lower(recurrent()), "back", delays)
-    with pytest.raises(
-        LoweringError, match=r"'n' is part of a cycle.*an array of shape \(inputs,\)"
-    ):
-        jaxsnn.simulate(network, EVENTS, 4.0)
-
-
 OUTSIDE = [("in", "w", "late", "n", "out"), ("n", "back", "n")]
 
 
@@ -109,13 +100,17 @@ def test_inputs_of_a_cycle_may_have_a_delay_for_each_neuron(backend):
     np.testing.assert_allclose(gradient, differences, rtol=1e-6)
 
 
-def test_a_delay_behind_weights_in_a_cycle_is_reported_before_anything_runs():
+@pytest.mark.parametrize("backend", ["xla", "auto"])
+def test_a_delay_behind_weights_in_a_cycle_is_one_of_each_synapse(backend):
     inside = behind_weights(("in", "w", "n", "out"), ("n", "back", "late", "n"))
-    problems = jaxsnn.check(inside, "event").problems
-    assert [problem.node for problem in problems if problem.code == "late-by-target"] == ["late"]
-    with pytest.raises(LoweringError, match="'n' is part of a cycle"):
-        jaxsnn.simulate(inside, EVENTS, 4.0)
-    assert not jaxsnn.check(behind_weights(*OUTSIDE), "event").problems
+    assert not jaxsnn.check(inside, "event").problems
+    network = jaxsnn.with_synaptic_delays(jaxsnn.lower(recurrent()), "back", DELAYS[:, None])
+    engine = EventDriven(max_spikes=32, backend=backend)
+    solution, expected = (
+        jaxsnn.simulate(subject, EVENTS, 4.0, engine=engine) for subject in (inside, network)
+    )
+    assert int(expected.count("n").sum()) > 5
+    np.testing.assert_allclose(solution.spikes["n"].time, expected.spikes["n"].time, rtol=1e-12)
 
 
 def test_a_delay_behind_a_pool_in_a_cycle_is_one_of_the_neurons_that_send():

@@ -245,14 +245,14 @@ class _Builder:
             node_path.append(self.scale(before))
         if self.chance(0.5 if back else 0.25):
             node_path.append(self.delay(before))
-        late = target not in self.cycle  # delays may differ between the targets of a source
-        if self.chance(0.12) and late:
+        if self.chance(0.12):
             middle = int(self.rng.integers(1, 4))
             node_path.append(self.matrix(before, middle, target, bias=False, back=False))
             if self.chance(0.5):
                 node_path.append(self.delay(middle))
             before = middle
-        behind = late and self.chance(0.15)
+        # delays behind weights: one for each target neuron
+        behind = self.chance(0.15)
         node_path.append(self.matrix(before, after, target, bias=not behind, back=back))
         if behind:
             node_path.append(self.delay(after))

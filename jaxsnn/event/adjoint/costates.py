@@ -34,13 +34,13 @@ from jaxsnn.event.event_arrays import (
     OfSamples,
     OfSteps,
     State,
-    Weights,
     WhichNeurons,
     WhichSamples,
 )
 from jaxsnn.event.forward.agenda import pick
-from jaxsnn.event.forward.group import GroupSpec, Layout, Log
+from jaxsnn.event.forward.group import GroupSpec, Layout, Log, Table, arriving, line_of
 from jaxsnn.network.array_types import Array, Int
+from jaxsnn.network.lookups import at_places, entries_at
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.reductions import over_last
 
@@ -58,7 +58,7 @@ class PopulationCostate(NamedTuple):
 
     costate: Costate  # of the neurons' state
     constant_cotangents: ConstantCotangents  # of the constants, except through x(0)
-    table: Weights  # gradient of the population's table of weights
+    table: Table  # gradient of the population's table of weights
     #: (steps + 1, batch) dL/dt passed on to arrivals that moved V across the threshold
     passed: OfSteps | None
 
@@ -80,7 +80,7 @@ class Pass:
         self,
         spec: GroupSpec,
         plan: Layout,
-        table: tuple[Weights, ...],
+        table: tuple[Table, ...],
         constants: Sequence[NeuronConstants],
         log: Log,
     ) -> None:
@@ -137,14 +137,14 @@ class Pass:
 
     def _begin(self, number: int) -> PopulationCostate:
         table, rules = self.table[number], self.rules[number]
-        shape = (self.batch, table.shape[1])
-        costate = rules.start(shape, table.dtype).costate
+        shape = (self.batch, table.rows.shape[1])
+        costate = rules.start(shape, table.rows.dtype).costate
         zero = costate.p[0]
         fields = dict.fromkeys(rules.neuron.flow_fields, zero)
         return PopulationCostate(
             costate=costate,
             constant_cotangents=ConstantCotangents(lam=zero, left=costate.p, fields=fields),
-            table=jnp.zeros_like(table),
+            table=jax.tree.map(jnp.zeros_like, table),
             passed=jnp.zeros_like(self.log.time) if rules.neuron.jumps else None,
         )
 
@@ -207,7 +207,7 @@ class Pass:
         An arrival adds W e to the state, which leaves P unchanged; dL/dW = P . e. If it arrives later
         by dt, the flow A acts on W e for a time that is shorter by dt: dL/dt = -P . A e W.
         """
-        weights = self.table[number].at[row].get(mode="promise_in_bounds")
+        weights = arriving(self.plan, number, self.table[number], row)
         unit, moved = self.rules[number].arrived()  # e, A e
         costate, accumulators = population.costate, population.constant_cotangents
         by_weight = dot(unit, costate.p)
@@ -216,10 +216,27 @@ class Pass:
             name: accumulators.fields[name] + weights * dot(unit, by)
             for name, by in costate.by.items()
         }
-        table = population.table.at[row].add(by_weight, mode="promise_in_bounds")
         return population._replace(
-            constant_cotangents=accumulators._replace(fields=fields), table=table
+            constant_cotangents=accumulators._replace(fields=fields),
+            table=self._with_arrival(number, population.table, row, by_weight),
         ), d_time
+
+    def _with_arrival(
+        self, number: int, table: Table, row: NumberOfSamples, by_weight: OfNeurons
+    ) -> Table:
+        """Return the gradient of a population's table with that of the weights of one arrival added."""
+        # In samples with the arrival of a line, the row of zeros gets the numbers.
+        of_row = jnp.minimum(row, self.plan.nothing[number])
+        lines = []
+        for (channel, fan_out), by_line in zip(
+            self.plan.fan_outs(number), table.lines, strict=True
+        ):
+            line, here = line_of(channel, fan_out, row)
+            targets = entries_at(jnp.asarray(fan_out.by_line), line)
+            by_target = jnp.where(here[:, None], at_places(by_weight, targets, 1), 0.0)
+            lines.append(by_line.at[line].add(by_target, mode="promise_in_bounds"))
+        rows = table.rows.at[of_row].add(by_weight, mode="promise_in_bounds")
+        return Table(rows=rows, lines=tuple(lines))
 
     def _fire_back(
         self, number: int, population: PopulationCostate, log: Log, drive: OfSamples

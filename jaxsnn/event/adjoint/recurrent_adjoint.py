@@ -92,7 +92,9 @@ def group_spikes(
             (arrivals,) or (batch, arrivals) int32.
         feedback: (weight, delay) of each edge: weight (source's neurons, target's neurons), None
             for the identity; delay in seconds, at least 0, a scalar for all neurons of the source or
-            an array with an entry for each, or None for 0.
+            an array with an entry for each, or None for 0. If synapses have separate delays
+            (`GroupSpec.fan_outs`): weight (source's neurons, lines, columns), delay (source's
+            neurons, lines).
         constants: constants of each population's neurons, (neurons,).
         t_end: end of the simulation, seconds; spikes do not depend on it, so its gradient is zero.
 
@@ -278,14 +280,15 @@ def _delay_gradient(
     through the edge.
     """
     channel = next(channel for channel in plan.channels if channel.edge == edge)
-    size = plan.sizes[channel.source]
-    # Rows of the target's table from channel.row on are the edge's source neurons; others lie
-    # outside of 0 ... size - 1 and are dropped (a negative index would count from the end).
-    neuron = log.row[target][:-1] - channel.row
-    neuron = jnp.where(neuron < 0, size, neuron)
-    by_neuron = jnp.zeros(size, log.time.dtype).at[neuron].add(by_time[target], mode="drop")
+    fan_out = channel.fan_out
+    size = plan.sizes[channel.source] if fan_out is None else len(fan_out.by_line)
+    # Rows of the target's table from channel.row on are the edge's rows; others lie outside of
+    # 0 ... size - 1 and are dropped (a negative index would count from the end).
+    row = log.row[target][:-1] - channel.row
+    row = jnp.where(row < 0, size, row)
+    by_row = jnp.zeros(size, log.time.dtype).at[row].add(by_time[target], mode="drop")
     shared = delay.size != size
-    return (by_neuron.sum() if shared else by_neuron).reshape(delay.shape)
+    return (by_row.sum() if shared else by_row).reshape(delay.shape)
 
 
 def _constants_gradient(

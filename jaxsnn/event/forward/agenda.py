@@ -21,7 +21,7 @@ from jaxsnn.event.event_arrays import (
     WhichNeurons,
     WhichSamples,
 )
-from jaxsnn.event.forward.deliveries import Delays, Delivery, Queue
+from jaxsnn.event.forward.deliveries import Delays, Delivery, FanOutQueue, Queue
 from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
 from jaxsnn.event.forward.group import Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
@@ -55,7 +55,7 @@ class GroupState(NamedTuple):
     now: Pair  # current time of each sample, (batch,)
     finished: WhichSamples
     populations: tuple[PopulationState, ...]
-    queues: tuple[Queue, ...]  # one for each channel
+    queues: tuple[Queue | FanOutQueue, ...]  # one for each channel
 
 
 class SortedArrivals(NamedTuple):
@@ -194,21 +194,20 @@ class Agenda:
                 continue
             candidate = NextArrival(
                 time=delivery.due,
-                # the target's table has one row for each neuron of the source
-                row=channel.row + self._sender(count, delivery, log),
+                row=channel.row + self._row(count, delivery, log),
                 source=zero + count + 1,
                 step=delivery.step,
             )
             arrival = _earlier(arrival, candidate)
         return arrival
 
-    def _sender(self, number: int, delivery: Delivery, log: Log) -> NumberOfSamples:
-        """Return the presynaptic neuron, numbered within its population, whose spike channel
-        `number` delivers next.
+    def _row(self, number: int, delivery: Delivery, log: Log) -> NumberOfSamples:
+        """Return the row that channel `number` delivers next, counted from its first row: that of
+        a synapse if these have separate delays, else that of the presynaptic neuron.
         """
-        source = self.plan.channels[number].source
-        # If each neuron has a separate line, the line number is that of the neuron.
-        if self.delays[number].size > 1 or self.plan.sizes[source] == 1:
+        source, fan_out = self.plan.channels[number].source, self.plan.channels[number].fan_out
+        # If each row has a separate line, the line number is that of the row.
+        if fan_out is not None or self.delays[number].size > 1 or self.plan.sizes[source] == 1:
             return delivery.line
         # The log numbers the neurons of all populations of the group.
         neuron = log.spike[delivery.step, jnp.arange(self.batch)] - self.plan.first(source)
@@ -355,9 +354,9 @@ class Agenda:
         pairs = zip(self.plan.channels, deliveries, strict=True)
         for number, (channel, delivery) in enumerate(pairs):
             if channel.target is None:
-                sender = self._sender(number, delivery, log)
+                neuron = self._row(number, delivery, log)
                 size = self.plan.sizes[channel.source]
-                released[channel.source] = jnp.where(delivered[number], sender, size)
+                released[channel.source] = jnp.where(delivered[number], neuron, size)
         return released
 
 

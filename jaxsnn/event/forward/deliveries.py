@@ -1,14 +1,15 @@
 """Queues of the spikes that a recurrent group sends with a delay, first in, first out.
 
 Spikes that travel with the same delay keep their order. A queue therefore has one line for all
-neurons of its source if they share one delay, else a line for each neuron. It stores the next spike
-of each line, and the successor of each spike in its line. Spikes are identified by the step of the
-loop in which they were fired.
+neurons of its source if they share one delay, a line for each neuron if these have separate delays,
+and several lines for each neuron if its synapses have separate delays. It stores the next spike of
+each line, and the successor of each spike: in all lines that a spike joins, the same spike follows.
+Spikes are identified by the step of the loop in which they were fired.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -17,12 +18,20 @@ from jax.typing import DTypeLike
 from jaxsnn.event.compensated import Pair, either, plus
 from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.lookups import at_places
+from jaxsnn.network.lookups import at_places, entries_at
 
 #: Number of a step of the loop, the same for all samples.
 StepNumber = Int[Array, ""]
-#: The delay of each line of a queue, seconds.
-Delays = Float[Array, "lines"]
+#: The delay of each line of a queue, seconds; it may differ between samples.
+Delays = Float[Array, "lines"] | Float[Array, "batch lines"]
+
+
+class Delivery(NamedTuple):
+    """Next spike to leave a queue."""
+
+    due: Pair  # time of the delivery, (batch,); inf if there is none
+    line: NumberOfSamples
+    step: NumberOfSamples  # step in which the spike was fired
 
 
 class Queue(NamedTuple):
@@ -35,13 +44,16 @@ class Queue(NamedTuple):
     last: Int[Array, "batch lines"]  # step of the last spike that joined the line
     behind: Int[Array, "steps batch"]  # step of the spike that follows in the same line
 
-
-class Delivery(NamedTuple):
-    """Next spike to leave a queue."""
-
-    due: Pair  # time of the delivery, (batch,); inf if there is none
-    line: NumberOfSamples
-    step: NumberOfSamples  # step in which the spike was fired
+    def next_delivery(self) -> Delivery:
+        """Return the next spike to deliver; of several at the same time the one in the first line."""
+        high = jnp.min(self.due.high, axis=1)
+        first = self.due.high == high[:, None]
+        lines = lax.broadcasted_iota(jnp.int32, first.shape, 1)
+        # the lowest index among the lines with the earliest delivery
+        line = jnp.min(jnp.where(first, lines, first.shape[1] - 1), axis=1)
+        return Delivery(
+            due=Pair(high, _pick(self.due.low, line)), line=line, step=_pick(self.head, line)
+        )
 
 
 def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
@@ -53,18 +65,6 @@ def empty_queue(batch: int, lines: int, steps: int, dtype: DTypeLike) -> Queue:
         last=none,
         # one row more than steps: `send` writes to row `steps` if there is no previous spike
         behind=jnp.full((steps + 1, batch), steps, jnp.int32),
-    )
-
-
-def next_delivery(queue: Queue) -> Delivery:
-    """Return the next spike to deliver; of several at the same time the one in the first line."""
-    high = jnp.min(queue.due.high, axis=1)
-    first = queue.due.high == high[:, None]
-    lines = lax.broadcasted_iota(jnp.int32, first.shape, 1)
-    # the lowest index among the lines with the earliest delivery
-    line = jnp.min(jnp.where(first, lines, first.shape[1] - 1), axis=1)
-    return Delivery(
-        due=Pair(high, _pick(queue.due.low, line)), line=line, step=_pick(queue.head, line)
     )
 
 
@@ -84,7 +84,8 @@ def deliver(
     is_spike = step < len(fired_at.high) - 1
     # due = time of the spike + delay of the line
     fired = Pair(fired_at.high[step, samples], fired_at.low[step, samples])
-    high, low = plus(fired, delay[delivery.line])
+    of_line = _pick(jnp.broadcast_to(delay, queue.head.shape), delivery.line)
+    high, low = plus(fired, of_line)
     due = Pair(jnp.where(is_spike, high, jnp.inf)[:, None], jnp.where(is_spike, low, 0.0)[:, None])
     here = _at(queue, delivery.line, takes)
     return queue._replace(
@@ -94,8 +95,7 @@ def deliver(
 
 def send(
     queue: Queue,
-    line: NumberOfSamples,
-    fires: WhichSamples,
+    here: Bool[Array, "batch lines"],
     step: StepNumber,
     time: Pair,
     delay: Delays,
@@ -103,25 +103,90 @@ def send(
     """Return the queue with one more spike.
 
     Args:
-        line: the line that the spike joins.
-        fires: the samples that have a new spike.
+        here: the lines that the spike joins; none in samples without a new spike.
         step: the step of the loop.
         time: when the spike was fired.
         delay: seconds.
     """
-    samples = jnp.arange(fires.shape[0])
+    samples = jnp.arange(here.shape[0])
     none = queue.behind.shape[0] - 1
-    here = _at(queue, line, fires)
-    # Samples without a new spike, or without a previous one, write `none` to row `none`.
-    before = jnp.where(fires, _pick(queue.last, line), none)
+    # All these lines have the same last spike. Samples without a new spike, or without a previous
+    # one, write `none` to row `none`.
+    before = jnp.min(jnp.where(here, queue.last, none), axis=1)
     # A spike that joins an empty line becomes its head.
     starts = here & jnp.isinf(queue.due.high)
-    high, low = plus(time, delay[line])
+    due = plus(Pair(time.high[:, None], time.low[:, None]), delay)
     return Queue(
         head=jnp.where(starts, step, queue.head),
-        due=either(starts, Pair(high[:, None], low[:, None]), queue.due),
+        due=either(starts, due, queue.due),
         last=jnp.where(here, step, queue.last),
         behind=queue.behind.at[before, samples].set(jnp.where(before < none, step, none)),
+    )
+
+
+class FanOutQueue(NamedTuple):
+    """Queue with several lines for each neuron. An event changes the lines of one neuron only: its cost
+    does not grow with the number of all lines.
+    """
+
+    lines: Queue  # arrays (batch, neurons, lines)
+    earliest: Float[Array, "batch neurons"]  # time of the next delivery among the lines of a neuron
+
+    def of(self, neuron: NumberOfSamples) -> Queue:
+        """Return the lines of one neuron of each sample."""
+        samples = jnp.arange(len(neuron))
+
+        def rows(array: Num[Array, "batch neurons lines"]) -> Num[Array, "batch lines"]:
+            return entries_at(array, samples, neuron)
+
+        head, due, last, behind = self.lines
+        return Queue(
+            head=rows(head),
+            due=Pair(rows(due.high), rows(due.low)),
+            last=rows(last),
+            behind=behind,
+        )
+
+    def next_delivery(self) -> Delivery:
+        """Return the next spike to deliver, with the number of its line among those of all neurons; of
+        several at the same time the one in the first line.
+        """
+        neuron = jnp.argmin(self.earliest, axis=1).astype(jnp.int32)
+        delivery = self.of(neuron).next_delivery()
+        return delivery._replace(line=neuron * self.lines.head.shape[2] + delivery.line)
+
+    def changed(self, neuron: NumberOfSamples, queue: Queue) -> FanOutQueue:
+        """Return the queue with other lines of one neuron of each sample."""
+        samples = jnp.arange(len(neuron))
+
+        def set_rows(array: Any, rows: Any) -> Any:
+            return array.at[samples, neuron].set(rows, mode="promise_in_bounds")
+
+        head, due, last, _ = self.lines
+        lines = Queue(
+            head=set_rows(head, queue.head),
+            due=Pair(set_rows(due.high, queue.due.high), set_rows(due.low, queue.due.low)),
+            last=set_rows(last, queue.last),
+            behind=queue.behind,
+        )
+        earliest = jnp.min(queue.due.high, axis=1)
+        return FanOutQueue(lines=lines, earliest=set_rows(self.earliest, earliest))
+
+
+def empty_fan_out(
+    batch: int, neurons: int, lines: int, steps: int, dtype: DTypeLike
+) -> FanOutQueue:
+    """Return an empty queue."""
+    empty = empty_queue(batch, neurons * lines, steps, dtype)
+    shape = batch, neurons, lines
+    return FanOutQueue(
+        lines=Queue(
+            head=empty.head.reshape(shape),
+            due=Pair(empty.due.high.reshape(shape), empty.due.low.reshape(shape)),
+            last=empty.last.reshape(shape),
+            behind=empty.behind,
+        ),
+        earliest=jnp.full((batch, neurons), jnp.inf, dtype),
     )
 
 

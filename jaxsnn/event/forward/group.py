@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.typing import DTypeLike
 
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
     NumberOfSamples,
+    OfNeurons,
     OfSteps,
     Rows,
     Times,
@@ -23,17 +26,45 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.deliveries import Delays
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.array_types import Array, Bool, Float, Int
+from jaxsnn.network.lookups import entries_at
 
 #: Arrivals at a population from outside the group: (weight, time, row).
 Outside = tuple[Weights, Times, Rows]
-#: A delay for all neurons of a source, or a delay for each neuron, seconds.
-Delay = Float[Array, ""] | Float[Array, "neurons"]
-#: Weights of an edge, None for the identity, and its delay, None for 0.
-Feedback = tuple[Float[Array, "sources targets"] | None, Delay | None]
+#: A delay for all neurons of a source, a delay for each of them, or for each of their lines, seconds.
+Delay = Float[Array, ""] | Float[Array, "sources"] | Float[Array, "sources lines"]
+#: Weights of an edge, None for the identity, and its delay, None for 0. With a `FanOut` the weights
+#: have the shape of its targets.
+Feedback = tuple[
+    Float[Array, "sources targets"] | Float[Array, "sources lines columns"] | None, Any
+]
 #: The spikes of a population in the order in which they act: (time, neuron), inf where unused.
 SpikeTrain = tuple[Float[Array, "batch steps"], Int[Array, "batch steps"]]
 #: The number of a neuron, a step or a row in each step of the loop.
 NumberOfSteps = Int[Array, "steps batch"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FanOut:
+    """Lines of an edge whose synapses have separate delays: each presynaptic neuron sends each of its
+    spikes through all of its lines. A line reaches one neuron, or several with the same delay.
+
+    Attributes:
+        targets: (sources, lines, columns) postsynaptic neurons. Neurons with fewer lines than others
+            have additional ones, whose delay is longer than any run.
+    """
+
+    targets: Int[np.ndarray, "sources lines columns"]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FanOut) and np.array_equal(self.targets, other.targets)
+
+    def __hash__(self) -> int:
+        return hash((self.targets.shape, self.targets.tobytes()))
+
+    @property
+    def by_line(self) -> Int[np.ndarray, "all_lines columns"]:
+        """Return the targets of the lines of all neurons, in order."""
+        return self.targets.reshape(-1, self.targets.shape[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +76,14 @@ class GroupSpec:
         edges: (source, target), indices of populations, for each feedback edge; several edges may
             connect the same two populations.
         max_events: spikes of the whole group that are recorded in each sample.
+        fan_outs: (index of an edge, lines) of the edges whose synapses have separate delays; all
+            other edges have one row of weights for each neuron of their source.
     """
 
     layers: tuple[LayerSpec, ...]
     edges: tuple[tuple[int, int], ...]
     max_events: int
+    fan_outs: tuple[tuple[int, FanOut], ...] = ()
 
     def with_neurons(self, neurons: Sequence[Neuron]) -> GroupSpec:
         """Return the same group with other neuron models."""
@@ -133,7 +167,8 @@ class Channel(NamedTuple):
     source: int
     target: int | None  # None: a refractory period, which ends in the source itself
     edge: int | None  # None: no delay, or a refractory period
-    row: int  # first row of its neurons' weights in the target's table
+    row: int  # first row of its weights in the target's table
+    fan_out: FanOut | None = None  # None: one row for each neuron of the source
 
 
 class Layout(NamedTuple):
@@ -143,7 +178,9 @@ class Layout(NamedTuple):
     #: (source, target) -> first row of the feedback without delay
     immediate: dict[tuple[int, int], int]
     channels: tuple[Channel, ...]
-    nothing: tuple[int, ...]  # of each population, the number of its last row, which is zero
+    #: of each population, the number of a row of zeros, behind which the lines of fan-outs are
+    #: numbered
+    nothing: tuple[int, ...]
     #: Whether arrivals change V, so that simultaneous events act in rounds (see `recurrent`), and
     #: spikes without a delay arrive through channels.
     in_rounds: bool
@@ -152,6 +189,23 @@ class Layout(NamedTuple):
     def delayed(self) -> bool:
         """Return whether feedback arrives with a delay."""
         return any(channel.target is not None for channel in self.channels)
+
+    @property
+    def max_deliveries(self) -> int:
+        """Return the maximum number of events that a spike puts into the queues."""
+        deliveries = [0] * len(self.sizes)
+        for channel in self.channels:
+            lines = 1 if channel.fan_out is None else channel.fan_out.targets.shape[1]
+            deliveries[channel.source] += lines
+        return max(deliveries)
+
+    def fan_outs(self, population: int) -> list[tuple[Channel, FanOut]]:
+        """Return the channels to a population whose synapses have separate delays."""
+        return [
+            (channel, channel.fan_out)
+            for channel in self.channels
+            if channel.target == population and channel.fan_out is not None
+        ]
 
     def first(self, population: int) -> int:
         """Return the index of a population's first neuron among all neurons of the group."""
@@ -190,7 +244,8 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
     `recurrent_adjoint.group_spikes`.
     """
     sizes = tuple(weight.shape[1] for weight, _, _ in arrivals)
-    # A table: rows from outside, then feedback without delay, then channels, then a row of zeros.
+    # A table: rows from outside, then feedback without delay, then channels, then a row of zeros;
+    # and the lines of fan-outs.
     rows = [weight.shape[0] for weight, _, _ in arrivals]
     in_rounds = any(layer.neuron.jumps for layer in spec.layers)
     immediate, channels = {}, []
@@ -203,10 +258,19 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
     if in_rounds:
         for (source, target), row in immediate.items():
             channels.append(Channel(source=source, target=target, edge=None, row=row))
+    fan_outs = dict(spec.fan_outs)
     for edge, (source, target, delay) in enumerate(edges):
-        if delay is not None:
+        if delay is not None and edge not in fan_outs:
             channels.append(Channel(source=source, target=target, edge=edge, row=rows[target]))
             rows[target] += sizes[source]
+    nothing = tuple(rows)
+    rows = [row + 1 for row in nothing]
+    for edge, fan_out in fan_outs.items():
+        source, target, _ = edges[edge]
+        channels.append(
+            Channel(source=source, target=target, edge=edge, row=rows[target], fan_out=fan_out)
+        )
+        rows[target] += len(fan_out.by_line)
     for number, layer in enumerate(spec.layers):
         # A refractory period ends with the delivery of the spike to its own neuron.
         if layer.refractory:
@@ -215,19 +279,26 @@ def layout(spec: GroupSpec, arrivals: Sequence[Outside], feedback: Sequence[Feed
         sizes=sizes,
         immediate=immediate,
         channels=tuple(channels),
-        nothing=tuple(rows),
+        nothing=nothing,
         in_rounds=in_rounds,
     )
+
+
+class Table(NamedTuple):
+    """Weights of everything that can arrive at a population."""
+
+    rows: Weights  # (rows, neurons), the last one is zero: `Layout.nothing`
+    #: weights of each of `Layout.fan_outs`
+    lines: tuple[Float[Array, "all_lines columns"], ...]
 
 
 def tables(
     spec: GroupSpec,
     plan: Layout,
     external: Sequence[Weights],
-    feedback: Sequence[Float[Array, "sources targets"] | None],
-) -> tuple[Weights, ...]:
-    """Return, for each population, the weights of everything that can arrive there: (rows,
-    neurons).
+    feedback: Sequence[Any],
+) -> tuple[Table, ...]:
+    """Return the weights of everything that can arrive at each population.
 
     Args:
         external: weights of the arrivals from outside, one array for each population.
@@ -237,7 +308,7 @@ def tables(
     parts = [[weight] for weight in external]
 
     def add(source: int, target: int, edges: list[int]) -> None:
-        """Append a target's rows for the neurons of a source: the sum of some edges' weights."""
+        """Append a target's rows for spikes of a source: the sum of some edges' weights."""
         identity = jnp.eye(plan.sizes[source], dtype=external[target].dtype)
         weights = [feedback[edge] for edge in edges]
         total = sum(identity if weight is None else weight for weight in weights)
@@ -248,22 +319,62 @@ def tables(
         between = [edge for edge, pair in enumerate(spec.edges) if pair == joined]
         add(*joined, [edge for edge in between if edge not in delayed])
     for channel in plan.channels:
-        if channel.edge is not None and channel.target is not None:
+        if channel.edge is not None and channel.target is not None and channel.fan_out is None:
             add(channel.source, channel.target, [channel.edge])
 
-    def table(part: list[Weights]) -> Weights:
+    def table(population: int) -> Table:
         """Concatenate the parts, and the row of zeros, `Layout.nothing`."""
+        part = parts[population]
         nothing = jnp.zeros_like(part[0], shape=(1, part[0].shape[1]))
-        return jnp.concatenate([*part, nothing])
+        lines = [
+            jnp.reshape(feedback[channel.edge], fan_out.by_line.shape)
+            for channel, fan_out in plan.fan_outs(population)
+            if channel.edge is not None
+        ]
+        return Table(rows=jnp.concatenate([*part, nothing]), lines=tuple(lines))
 
-    return tuple(table(part) for part in parts)
+    return tuple(table(population) for population in range(len(parts)))
+
+
+def arriving(plan: Layout, population: int, table: Table, row: NumberOfSamples) -> OfNeurons:
+    """Return the weights of a row of a population's table, or of a line of its fan-outs."""
+    weights = entries_at(table.rows, jnp.minimum(row, plan.nothing[population]))
+    samples = jnp.arange(len(row))[:, None]
+    for (channel, fan_out), lines in zip(plan.fan_outs(population), table.lines, strict=True):
+        line, here = line_of(channel, fan_out, row)
+        of_line = jnp.where(here[:, None], entries_at(lines, line), 0.0)
+        targets = entries_at(jnp.asarray(fan_out.by_line), line)
+        if targets.shape[1] == 1:  # faster than a scatter
+            neurons = lax.broadcasted_iota(targets.dtype, weights.shape, 1)
+            weights = jnp.where(neurons == targets, weights + of_line, weights)
+        else:
+            weights = weights.at[samples, targets].add(of_line, mode="promise_in_bounds")
+    return weights
+
+
+def largest_weights(plan: Layout, population: int, table: Table) -> Float[Array, "1 neurons"]:
+    """Return the largest magnitude of the weights that can arrive at each neuron."""
+    largest = jnp.max(abs(table.rows), axis=0)
+    for (_, fan_out), lines in zip(plan.fan_outs(population), table.lines, strict=True):
+        largest = largest.at[fan_out.by_line].max(abs(lines))
+    return largest[None]
+
+
+def line_of(
+    channel: Channel, fan_out: FanOut, row: NumberOfSamples
+) -> tuple[NumberOfSamples, Bool[Array, "batch"]]:
+    """Return the line of a fan-out that a row number stands for, and whether it stands for one; the
+    line is arbitrary if it does not.
+    """
+    line, count = row - channel.row, len(fan_out.by_line)
+    return jnp.clip(line, 0, count - 1), (line >= 0) & (line < count)
 
 
 def delays_of(
     spec: GroupSpec, plan: Layout, feedback: Sequence[Feedback], dtype: DTypeLike
 ) -> tuple[Delays, ...]:
-    """Return the delays of each channel: one line for all neurons of its source, or one for
-    each.
+    """Return the delays of each channel: one for all neurons of its source, one for each of them, or
+    (sources, lines) of a fan-out.
     """
     delays = []
     for channel in plan.channels:

@@ -24,6 +24,9 @@ The arrays and their axes:
     tables, one for each      (rows, neurons)    weights of all that can arrive: rows of arrivals
     population                                   from outside, one row for each presynaptic neuron
                                                  of the group, and at last a row of zeros
+    FanOutQueue               (batch, neurons,   what is on its way where synapses have separate
+                               lines)            delays, by presynaptic neuron; the weights of such
+                                                 a projection are (neurons * lines, columns)
 
 Simultaneous events are processed in rounds, so that results do not depend on the order of neurons
 and inputs:
@@ -71,11 +74,12 @@ from jaxsnn.event.forward.batching import anywhere
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
 from jaxsnn.event.forward.deliveries import (
     Delivery,
+    FanOutQueue,
     Queue,
     StepNumber,
     deliver,
+    empty_fan_out,
     empty_queue,
-    next_delivery,
     send,
 )
 from jaxsnn.event.forward.group import (
@@ -84,12 +88,15 @@ from jaxsnn.event.forward.group import (
     GroupSpec,
     Log,
     Outside,
+    arriving,
     delays_of,
+    largest_weights,
     layout,
     tables,
 )
 from jaxsnn.event.forward.layer import comes_up, has_nan
-from jaxsnn.network.array_types import Array, Bool, Int, Num
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
+from jaxsnn.network.lookups import entries_at
 from jaxsnn.network.meshes import varying_like
 
 #: Multiple of the log's steps after which a run that continues to count the required spikes ends.
@@ -197,14 +204,17 @@ class _Loop:
         external = [weight for weight, _, _ in arrivals]
         between = [weight for weight, _ in feedback]
         self.tables = tables(spec, self.plan, external, between)
-        self.dtype = self.tables[0].dtype
-        self.least = [least_level(table) for table in self.tables]
+        self.dtype = self.tables[0].rows.dtype
+        self.least = [
+            least_level(largest_weights(self.plan, number, self.tables[number]))
+            for number in self.numbers
+        ]
         self.delays = delays_of(spec, self.plan, feedback, self.dtype)
         self.t_end = jnp.asarray(t_end, self.dtype)
         self.batch = arrivals[0][1].shape[0]
         # One step for each arrival from outside, for each spike, and for each delivery of a spike.
         slots = sum(time.shape[1] for _, time, _ in arrivals)
-        self.steps = slots + spec.max_events * (1 + len(self.plan.channels))
+        self.steps = slots + spec.max_events * (1 + self.plan.max_deliveries)
         trains = [in_order(time, row) for _, time, row in arrivals]
         self.agenda = Agenda(
             self.layers, constants, self.plan, trains, self.delays, self.t_end, self.steps
@@ -227,15 +237,19 @@ class _Loop:
     def _begin(self) -> GroupState:
         """Return the state at time 0."""
         populations = tuple(self._begin_of(number) for number in self.numbers)
-        lines = [len(delay) for delay in self.delays]
-        queues = tuple(
-            empty_queue(self.batch, line_count, self.steps, self.dtype) for line_count in lines
-        )
+        queues = tuple(self._empty_queue(delay) for delay in self.delays)
         zero = jnp.zeros(self.batch, self.dtype)
         finished = zero >= self.t_end
         return GroupState(
             now=Pair(zero, zero), finished=finished, populations=populations, queues=queues
         )
+
+    def _empty_queue(self, delay: Float[Array, "..."]) -> Queue | FanOutQueue:
+        """Return an empty queue for a channel's delays."""
+        if delay.ndim == 1:
+            return empty_queue(self.batch, delay.size, self.steps, self.dtype)
+        neurons, lines = delay.shape
+        return empty_fan_out(self.batch, neurons, lines, self.steps, self.dtype)
 
     def _begin_of(self, number: int) -> PopulationState:
         """Return a population's state at time 0."""
@@ -283,7 +297,7 @@ class _Loop:
     def _step(self, carry: _Carry) -> _Carry:
         """Advance each sample to its next event, and apply that event."""
         step, state, log = carry
-        deliveries = tuple(next_delivery(queue) for queue in state.queues)
+        deliveries = tuple(queue.next_delivery() for queue in state.queues)
         arrivals = self.agenda.arrivals(state, deliveries, log)
         event = self.agenda.event(state, arrivals, deliveries, log)
         populations, notes = [], []
@@ -292,6 +306,8 @@ class _Loop:
             from_outside = event.arrives[number] & (arrivals[number].source == 0)
             populations.append(population._replace(position=population.position + from_outside))
             notes.append(note)
+        log = self._write(log, step, event, notes, arrivals, deliveries)
+        # The queues read the log after it is written, or else XLA would copy it in each step.
         queues = tuple(
             self._queue(number, queue, deliveries[number], event, step, log)
             for number, queue in enumerate(state.queues)
@@ -302,7 +318,6 @@ class _Loop:
             populations=tuple(populations),
             queues=queues,
         )
-        log = self._write(log, step, event, notes, arrivals, deliveries)
         return _Carry(step=step + 1, state=state, log=log)
 
     def _move(
@@ -322,7 +337,7 @@ class _Loop:
             reset = neuron.clamp(constants, reset)
         x = _chosen(fires, reset, x)
         # the arrival; the row of zeros if there is none
-        weights = self.tables[number].at[event.row[number]].get(mode="promise_in_bounds")
+        weights = arriving(self.plan, number, self.tables[number], event.row[number])
         moved = neuron.arrive(x, weights)
         level_low = population.level_low
         if level_low is not None:
@@ -374,21 +389,36 @@ class _Loop:
     def _queue(
         self,
         number: int,
-        queue: Queue,
+        queue: Queue | FanOutQueue,
         delivery: Delivery,
         event: StepEvent,
         step: StepNumber,
         log: Log,
-    ) -> Queue:
-        """Return a queue after the event."""
-        source, delay = self.plan.channels[number].source, self.delays[number]
-        neuron = event.neuron[source]
+    ) -> Queue | FanOutQueue:
+        """Return a queue after the event.
+
+        A step does not both send a spike and deliver one. `send` comes first: if `behind` were read
+        before it is written, XLA would copy it in each step.
+        """
+        channel, delay = self.plan.channels[number], self.delays[number]
+        # the population's size if none of its neurons fires
+        neuron = event.neuron[channel.source][:, None]
         fired_at = Pair(log.time, log.time_low)
-        queue = deliver(queue, delivery, event.taken[number], delay, fired_at)
-        fires = neuron < self.plan.sizes[source]
-        # Neurons with individual delays have separate lines.
-        line = jnp.where(fires, neuron, 0) if delay.size > 1 else jnp.zeros_like(neuron)
-        return send(queue, line, fires, step, event.now, delay)
+        if isinstance(queue, FanOutQueue):
+            fires = neuron < self.plan.sizes[channel.source]
+            lines = delay.shape[1]
+            changing = jnp.where(fires[:, 0], neuron[:, 0], delivery.line // lines)
+            of_neuron, delay = queue.of(changing), entries_at(delay, changing)
+            delivery = delivery._replace(line=delivery.line % lines)
+            of_neuron = send(of_neuron, fires, step, event.now, delay)
+            of_neuron = deliver(of_neuron, delivery, event.taken[number], delay, fired_at)
+            return queue.changed(changing, of_neuron)
+        if delay.size > 1:  # a line for each neuron
+            here = neuron == jnp.arange(delay.size, dtype=neuron.dtype)
+        else:
+            here = neuron < self.plan.sizes[channel.source]
+        queue = send(queue, here, step, event.now, delay)
+        return deliver(queue, delivery, event.taken[number], delay, fired_at)
 
     # ---- the log
 

@@ -7,6 +7,8 @@ has zeros where there are no connections.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +24,7 @@ from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradi
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import Feedback, OutsideArrivals, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.deliveries import Delays
-from jaxsnn.event.forward.group import GroupSpec, GroupSpikes
+from jaxsnn.event.forward.group import FanOut, GroupSpec, GroupSpikes
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_layer import (
@@ -64,7 +66,7 @@ class _OnePopulation:
 
     Attributes:
         subtract: a spike lowers V and keeps the overshoot.
-        delayed: (first neuron, number of neurons) of the source of each feedback edge with a delay.
+        senders: presynaptic neuron of each row of the delayed feedback, edge by edge.
         immediate: whether there is feedback without a delay.
         held: (neurons, refractory time) of each population; empty if none has one.
         threads: number of threads.
@@ -75,23 +77,17 @@ class _OnePopulation:
     once: bool
     subtract: bool
     min_slope: float
-    delayed: tuple[tuple[int, int], ...]
+    senders: tuple[int, ...]
     immediate: bool
     held: tuple[tuple[int, float], ...]
     threads: int | None
-
-    @property
-    def senders(self) -> Int[np.ndarray, "delayed"]:
-        """Presynaptic neurons of the delayed feedback, edge by edge."""
-        edges = [np.arange(first, first + size) for first, size in self.delayed]
-        return np.concatenate([np.zeros(0, int), *edges]).astype(np.int32)
 
     @property
     def most_sent(self) -> int:
         """Maximum number of later events that one spike causes: deliveries, and the end of a
         refractory period.
         """
-        return int(max(np.bincount(self.senders), default=0)) + bool(self.held)
+        return max(Counter(self.senders).values(), default=0) + bool(self.held)
 
     @property
     def refractory(self) -> Float[np.ndarray, "neurons"]:
@@ -145,15 +141,23 @@ def native_group_spikes(
     """
     places = _Places([weight.shape[1] for weight, _, _ in arrivals])
     edges = list(zip(spec.edges, feedback, strict=True))
+    fan_outs = dict(spec.fan_outs)
     at_once = [(edge, weight) for edge, (weight, delay) in edges if delay is None]
-    later = [(*edge, weight, delay) for edge, (weight, delay) in edges if delay is not None]
+    later = [
+        (*edge, _dense(weight, fan_outs.get(number), places.sizes[edge[1]]), delay)
+        for number, (edge, (weight, delay)) in enumerate(edges)
+        if delay is not None
+    ]
+    senders = [
+        places.senders(spec, edge) for edge, (_, delay) in enumerate(feedback) if delay is not None
+    ]
     population = _OnePopulation(
         max_spikes=max(layer.max_spikes for layer in spec.layers),
         max_events=spec.max_events,
         once=spec.layers[0].once,
         subtract=spec.layers[0].neuron.keeps_overshoot,
         min_slope=spec.layers[0].min_slope,
-        delayed=tuple(places.of(source) for source, *_ in later),
+        senders=tuple(itertools.chain.from_iterable(senders)),
         immediate=bool(at_once),
         held=places.held(spec),
         threads=threads,
@@ -169,7 +173,10 @@ def native_group_spikes(
         apart = first
     elif at_once:
         parts.append(places.between(at_once, dtype))
-    delays = [jnp.broadcast_to(delay, places.of(source)[1:]) for source, _, _, delay in later]
+    delays = [
+        jnp.broadcast_to(delay.reshape(-1), len(neurons))
+        for (*_, delay), neurons in zip(later, senders, strict=True)
+    ]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
     prepared_constants = (
         with_infinite_taus(layer.neuron, layer_constants)
@@ -203,6 +210,14 @@ class _Places:
     def of(self, number: int) -> tuple[int, int]:
         """Return the index of a population's first neuron and its number of neurons."""
         return self.first[number], self.sizes[number]
+
+    def senders(self, spec: GroupSpec, edge: int) -> list[int]:
+        """Return the presynaptic neuron of each row of an edge, among all neurons of the group."""
+        source, _ = spec.edges[edge]
+        first, size = self.of(source)
+        fan_out = dict(spec.fan_outs).get(edge)
+        lines = 1 if fan_out is None else fan_out.targets.shape[1]
+        return [first + neuron for neuron in range(size) for _ in range(lines)]
 
     def sent(self, source: int, target: int, weight: Weights | None, dtype: DTypeLike) -> Weights:
         """Return the weights from one population to another, padded to all neurons; None stands for
@@ -248,6 +263,15 @@ class _Places:
                 (jnp.where(mine, outcome.time, jnp.inf), jnp.where(mine, outcome.neuron - first, 0))
             )
         return GroupSpikes(spikes=tuple(spikes), trains=tuple(trains), events_needed=outcome.needed)
+
+
+def _dense(weight: Any, fan_out: FanOut | None, size: int) -> Any:
+    """Return the weights of an edge as rows of a table, with a row for each line of a fan-out."""
+    if fan_out is None:
+        return weight
+    count, columns = fan_out.by_line.shape
+    place = np.arange(count)[:, None], fan_out.by_line
+    return jnp.zeros((count, size), weight.dtype).at[place].add(weight.reshape(count, columns))
 
 
 def _rows(arrivals: OutsideArrivals) -> Rows:
@@ -314,7 +338,11 @@ def _simulated(
             row.astype(jnp.int32),
             jnp.asarray(t_end, dtype),
         ),
-        *(delay, population.senders, jnp.asarray(population.refractory, dtype)),
+        *(
+            delay,
+            np.asarray(population.senders, np.int32),
+            jnp.asarray(population.refractory, dtype),
+        ),
         max_spikes=np.int64(population.max_spikes),
         once=bool(population.once),
         subtract=bool(population.subtract),
@@ -356,7 +384,7 @@ def _backward(
     of_time = arrivals.time.shape if residuals.required.time else (0,)
     rows, neurons = residuals.table.shape
     of_rows = rows + len(residuals.apart.weight), neurons
-    shapes = of_rows, of_constants, of_time, population.senders.shape
+    shapes = of_rows, of_constants, of_time, (len(population.senders),)
     spikes, outcome = residuals.outcome.spikes, residuals.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive

@@ -14,12 +14,13 @@ from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import Feedback, Times
+from jaxsnn.event.event_arrays import Times
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.kernel_compiler import NUMBERS
 from jaxsnn.event.native.native_build import native_library
+from jaxsnn.network.linear_nodes import LARGEST
 from jaxsnn.wording import Text
 
 #: Models whose equations the kernels implement; other models, subclasses too, may have different
@@ -127,12 +128,13 @@ def kernels_enabled(options: EventOptions) -> bool:
 
 
 def group_obstacles(
-    spec: GroupSpec, feedback: Feedback, options: EventOptions, dtype: str, samples: Any = 1
+    spec: GroupSpec, neurons: int, options: EventOptions, dtype: str, samples: Any = 1
 ) -> Iterator[str]:
     """Yield the reasons why the native backend cannot run a recurrent group; nothing if it can.
 
     Args:
-        spec, feedback: see `recurrent_adjoint.group_spikes`.
+        spec: see `recurrent_adjoint.group_spikes`.
+        neurons: number of neurons of all populations.
         options, dtype, samples: see `native_obstacles`.
     """
     layers: tuple[LayerSpec, ...] = spec.layers
@@ -146,6 +148,14 @@ def group_obstacles(
         yield "recurrent spikes act directly on the membrane potential"
     if len({layer.neuron.level is not None for layer in layers}) > 1:
         yield "some populations of its cycle use rectangular pulses and others delta spikes"
+    # The kernels have a row of weights to all neurons of the group for each line of a fan-out.
+    weights = sum(len(fan_out.by_line) for _, fan_out in spec.fan_outs) * neurons
+    if weights > LARGEST:
+        yield Text(
+            "separate delays of its synapses need {count} weights, the limit is {limit}",
+            count=weights,
+            limit=LARGEST,
+        )
     for layer in layers:
         yield from native_obstacles(layer, options, dtype, samples)
 
