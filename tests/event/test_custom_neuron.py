@@ -442,3 +442,101 @@ def test_a_model_without_dynamics_and_another_of_the_same_name_are_refused():
         model = NeuronModel(kind=kind, fires=True, dynamics=lambda population: AdaptiveLIF())
         assert_refused(partial(register_neuron, model), UsageError, f"'{kind}'", fix="another name")
     register_neuron(MODEL)  # registering the same model again is allowed
+
+
+class CoupledLIF(AdaptiveLIF):  # type: ignore[valid-type, misc]
+    """V drives the third variable, a current: v' = (j - v - a) / tau_mem, tau_adaptation a' = 0.1 v - a.
+
+    With x = (v, a): x' = M x + b j, so that x = exp(M t) (x0 - w j0) + w j with (M + 1/tau_syn) w = -b.
+    """
+
+    def matrix(self, constants):
+        tm, ta = constants.tau_mem, constants.tau_adaptation
+        return -1 / tm, -1 / tm, 0.1 / ta, -1 / ta
+
+    def eigenvalues(self, constants):
+        m11, m12, m21, m22 = self.matrix(constants)
+        root = jnp.sqrt((m11 - m22) ** 2 + 4 * m12 * m21)
+        return (m11 + m22 + root) / 2, (m11 + m22 - root) / 2
+
+    def decay_rates(self, constants):
+        first, second = self.eigenvalues(constants)
+        return -first, -second, 1 / constants.tau_syn
+
+    def decay(self, constants, t):
+        m11, m12, m21, m22 = self.matrix(constants)
+        first, second = self.eigenvalues(constants)
+        e1, e2 = jnp.exp(first * t), jnp.exp(second * t)
+        by_matrix = (e1 - e2) / (first - second)
+        rest = (first * e2 - second * e1) / (first - second)
+        vv, va, av, aa = m11 * by_matrix + rest, m12 * by_matrix, m21 * by_matrix, m22 * by_matrix
+        aa = aa + rest
+        s = 1 / constants.tau_syn
+        determinant = (m11 + s) * (m22 + s) - m12 * m21
+        wv = -(m22 + s) / determinant / constants.tau_mem
+        wa = m21 / determinant / constants.tau_mem
+        es = jnp.exp(-t * s)
+        return vv, va, av, aa, wv * (es - vv) - va * wa, wa * (es - aa) - av * wv, es
+
+    def flow(self, decay, state):
+        vv, va, av, aa, vj, aj, es = decay
+        v, j, a = state
+        return vv * v + va * a + vj * j, j * es, av * v + aa * a + aj * j
+
+    def rate(self, constants, state):
+        v, j, a = state
+        m11, m12, m21, m22 = self.matrix(constants)
+        by_j = j / constants.tau_mem
+        return m11 * v + m12 * a + by_j, -j / constants.tau_syn, m21 * v + m22 * a
+
+    def excess(self, constants, state):
+        return state[0] - constants.threshold
+
+
+class FollowingLIF(CoupledLIF):
+    """The threshold depends on the variable that V drives."""
+
+    def excess(self, constants, state):
+        return state[0] - state[2] - constants.threshold
+
+
+def value_of(dynamics, recurrent):
+    """Parameters of a network of another model, and a function of them."""
+    neuron_models._REGISTERED.clear()
+    jax.clear_caches()  # programs do not contain which model has been registered
+    register_neuron(
+        replace(MODEL, dynamics=lambda population: dynamics(uniform=population.uniform))
+    )
+    graph, events, _ = drawn(2, 1, recurrent)
+    network = lower(graph, dtype=float)
+    weights = np.random.default_rng(5).normal(size=(BATCH, 2, 40))
+
+    def value(parameters, engine=ENGINE):
+        changed = network.with_parameters(parameters)
+        spikes = simulate(changed, events, T_END, engine=engine, throw=False).spikes["n"]
+        return jnp.sum(finite_times(spikes.time) * weights), spikes.count
+
+    return network.parameters, value
+
+
+@in_a_cycle_or_not
+def test_gradients_of_a_variable_that_v_drives(x64, recurrent):
+    """A reset of V changes the rate of that variable."""
+    start, value = value_of(CoupledLIF, recurrent)
+    assert value(start)[1].sum() > 10
+    errors = some_relative_errors(value, start, np.random.default_rng(0), per_leaf=2)
+    assert len(errors) > 15
+    assert errors.max() < 2e-5
+
+
+@in_a_cycle_or_not
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [(FollowingLIF, ENGINE), (CoupledLIF, replace(ENGINE, refractory=1e-3))],
+)
+def test_gradients_with_an_unknown_jump_of_v_are_refused(x64, model, engine, recurrent):
+    """Spikes are simulated; only their gradients are refused."""
+    start, value = value_of(model, recurrent)
+    assert value(start, engine)[1].sum() > 5
+    with pytest.raises(UsageError, match=model.__name__):
+        jax.grad(lambda parameters: value(parameters, engine)[0])(start)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters.partial_eval import dce_jaxpr
 from jax.typing import DTypeLike
 
+from jaxsnn.errors import UsageError
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.event_arrays import (
     Decay,
@@ -20,6 +23,7 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.array_types import Array, Bool, Float
+from jaxsnn.wording import Text
 
 #: Arrays of spikes, slots first.
 Slots = Float[Array, "spikes batch neurons"]
@@ -104,6 +108,13 @@ class AtSpike(NamedTuple):
     fired: WhichNeurons  # whether there is a next spike
 
 
+def depends(function: Callable[..., Any], *arguments: Numbers) -> bool:
+    """Return whether the result of a function depends on one of its arguments, by its operations."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return any(used)
+
+
 class Backward:
     """Backward scan over the spikes of a population; constants broadcast to (batch, neurons).
 
@@ -125,6 +136,8 @@ class Backward:
 
         #: dg/dx, constant as g is affine
         self.along = jax.grad(total)(self.still)
+        if spec.assigns:
+            self._refuse_unknown_jumps()
         #: state just after a spike if it was zero before: see `left_by_spike`
         self.left = left_by_spike(spec, constants)
 
@@ -132,6 +145,42 @@ class Backward:
         """Return the increments of the state and of its rate by an arrival of weight 1."""
         unit = self.neuron.arrive(self.still, jnp.ones_like(self.still[0]))
         return unit, self.neuron.rate(self.constants, unit)
+
+    def _refuse_unknown_jumps(self) -> None:
+        """Refuse models in which V drives other variables, if the jump of V at a spike is not that from
+        the threshold to v_reset.
+
+        Raises:
+            UsageError: the threshold depends on other variables, or there is a refractory period.
+        """
+        v, *others = self.still
+
+        def rates(v: Numbers) -> tuple[Numbers, ...]:
+            return self.neuron.rate(self.constants, (v, *others))[1:]
+
+        def threshold(*others: Numbers) -> Numbers:
+            return self.neuron.excess(self.constants, (v, *others))
+
+        varies = depends(threshold, *others)
+        if depends(rates, v) and (varies or self.spec.refractory):
+            cause = "the threshold depends on others" if varies else "a refractory period holds V"
+            raise UsageError(
+                Text(
+                    "gradients of the neuron model {model} are not available: V drives other variables, "
+                    "and {cause}",
+                    model=type(self.neuron).__name__,
+                    cause=cause,
+                ),
+                fix="train it with TimeStepped",
+            )
+
+    def rate_jump(self) -> State:
+        """Return the jump of the rates of all variables but V, 0 for V, at a spike that assigns V: it
+        is that of the variables with an increment, and of those that V drives.
+        """
+        v_before = -self.neuron.excess(self.constants, self.still)
+        jump = self.left[0] - v_before, *self.left[1:]
+        return without_v(self.neuron.rate(self.constants, jump))
 
     def flow_back(self, costate: Costate, time: Numbers) -> Costate:
         """Return the costate a time earlier."""
@@ -187,7 +236,7 @@ class Backward:
         if self.spec.refractory:
             held = self.flow_back(after, jnp.asarray(self.spec.refractory, q.p[0].dtype))
             after = without_v_of_costate(held)
-        added = self.neuron.rate(self.constants, without_v(self.left))
+        added = self.rate_jump()
         later = q.p[0] * spike.slope_after + dot(after.p, added)
         drive = jnp.where(spike.fired, spike.cotangent - later, 0.0)
         lam = jnp.where(spike.fired, -drive / spike.slope, 0.0)

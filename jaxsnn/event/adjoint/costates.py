@@ -312,7 +312,7 @@ class Pass:
         """
         rules = self.rules[number]
         slope_after = jnp.where(mine & jnp.isfinite(log.slope_after), log.slope_after, 0.0)
-        added = rules.neuron.rate(self.constants[number], without_v(rules.left))
+        added = rules.rate_jump()
         elsewhere = pick(dot(without_v(costate.p), added) + jnp.zeros_like(costate.p[0]), at)
         return pick(costate.p[0], at) * slope_after + elsewhere
 
