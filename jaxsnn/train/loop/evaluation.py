@@ -19,7 +19,7 @@ from jaxsnn.event.solution_notes import is_very_long, time_constant_notes
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.bad_numbers import bad_number
 from jaxsnn.network.delay_notes import long_delay_notes
-from jaxsnn.network.inputs import other_step_notes
+from jaxsnn.network.inputs import other_step_notes, shape_of_input
 from jaxsnn.network.lowering.lower import lower, update_graph
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
@@ -447,13 +447,17 @@ def calibrated(
             fix="pass EventDriven(...), or leave the engine out",
         )
     engine.check(network)
-    if encoder is None and data.encoder is None and are_signals(network, data.train.x):
+    x = data.train.x
+    is_array = encoder is None and data.encoder is None and not hasattr(x, "time")
+    # Images to be encoded have other axes than (samples, time, *shape of the input).
+    shapes = [shape_of_input(network, name) for name in network.inputs]
+    if is_array and shapes == [np.shape(x)[2:]]:
         raise UsageError(
             Text(
                 "{data} has arrays in time steps of shape {shape}, and calibration runs the event engine, "
                 "which requires events",
                 data=data.name,
-                shape=np.shape(data.train.x),
+                shape=np.shape(x),
             ),
             fix="pass events, such as Events.of_steps(x, dt) for spikes in time steps, or leave calibrate out",
         )
