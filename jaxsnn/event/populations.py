@@ -63,9 +63,9 @@ from jaxsnn.network.operators import (
     added,
     as_matrix,
     by_taps,
-    count_lines,
+    count_line_weights,
+    delay_lines,
     delayed_by_source,
-    lines,
 )
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.structure import Population
@@ -583,8 +583,8 @@ class RecurrentPart:
             deliveries: maximum number of deliveries of a spike.
             samples: number of samples; symbolic in an exported program.
         """
-        each = 1 + deliveries
-        if isinstance(samples, int) and samples * events * each > MOST_STEPS:
+        steps = events * (1 + deliveries)  # of one sample
+        if isinstance(samples, int) and samples * steps > MOST_STEPS:
             raise LoweringError(
                 Text(
                     "node '{node}' is part of a cycle whose synapses have separate delays: "
@@ -594,14 +594,14 @@ class RecurrentPart:
                     samples=samples,
                     events=events,
                     deliveries=deliveries,
-                    count=samples * events * each,
+                    count=samples * steps,
                     limit=MOST_STEPS,
                 ),
                 fix=Text(
                     "pass EventDriven(max_events={most}) if this many spikes are enough, simulate "
                     "fewer samples at a time, or specify one delay for each source neuron, an "
                     "array of shape (inputs,)",
-                    most=MOST_STEPS // (samples * each * len(self.parts)),
+                    most=MOST_STEPS // (samples * (1 + deliveries) * len(self.parts)),
                 ),
                 node=self.names[0],
             )
@@ -634,7 +634,7 @@ class RecurrentPart:
             if operator.row_delay is None:
                 operator = as_matrix(operator, dtype)
             else:
-                self._refuse_large(part, count_lines(operator))
+                self._refuse_large(part, count_line_weights(operator))
             fed_back.append((source, operator))
         return added(fed_back, dtype)
 
@@ -650,7 +650,7 @@ class RecurrentPart:
                 weight, delay, fan_out = operator.weight, operator.delay, None
                 scale = jnp.broadcast_to(part.scale, part.population.size)
                 if operator.row_delay is not None:
-                    weight, delay, targets = lines(operator, dtype)
+                    weight, delay, targets = delay_lines(operator, dtype)
                     fan_out, scale = FanOut(targets=targets), scale[targets]
                 weight *= scale
                 delay = self._later(delay, operator, self._steps(edge))

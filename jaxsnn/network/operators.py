@@ -139,14 +139,21 @@ def by_taps(operator: Operator, dtype: DTypeLike) -> list[Operator]:
     for each source channel: one operator for the first pairs of all source channels, one for the
     second pairs, and so on. Each operator has a single position, with a column for each channel.
     """
-    source = operator.entries()[0]
-    by_source = np.argsort(source, kind="stable")
-    source = source[by_source]
-    tap = np.arange(len(source)) - np.searchsorted(source, source)
+    by_source, _, tap = _pairs_by_source(operator)
     return [
         _at_one_position(operator, by_source[tap == number], dtype)
         for number in range(int(tap.max(initial=-1)) + 1)
     ]
+
+
+def _pairs_by_source(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs in the order of their source channels: their indices, their source channels, and
+    their numbers among the pairs of the same channel.
+    """
+    source = operator.entries()[0]
+    by_source = np.argsort(source, kind="stable")
+    source = source[by_source]
+    return by_source, source, np.arange(len(source)) - np.searchsorted(source, source)
 
 
 class Lines(NamedTuple):
@@ -159,19 +166,17 @@ class Lines(NamedTuple):
     targets: Int[np.ndarray, "inward lines columns"]  # channels of the node
 
 
-def count_lines(operator: Operator) -> int:
-    """Return the number of weights of `lines`."""
+def count_line_weights(operator: Operator) -> int:
+    """Return the number of weights of `delay_lines`."""
     source = operator.entries()[0]
     longest = int(np.bincount(source, minlength=1).max())
     return operator.inward * longest * operator.columns
 
 
-def lines(operator: Operator, dtype: DTypeLike) -> Lines:
+def delay_lines(operator: Operator, dtype: DTypeLike) -> Lines:
     """Return the pairs of an operator whose rows have delays, by source channel."""
-    source, position, row = operator.entries()
-    by_source = np.argsort(source, kind="stable")
-    source = source[by_source]
-    tap = np.arange(len(source)) - np.searchsorted(source, source)
+    _, position, row = operator.entries()
+    by_source, source, tap = _pairs_by_source(operator)
     pair = np.full((operator.inward, int(tap.max(initial=-1)) + 1), -1)
     pair[source, tap] = by_source
     exists, row = pair >= 0, row[pair]

@@ -500,6 +500,16 @@ class FollowingLIF(CoupledLIF):
         return state[0] - state[2] - constants.threshold
 
 
+class PushedLIF(CoupledLIF):
+    """An arrival moves V."""
+
+    jumps = True
+
+    def arrive(self, state, weight):
+        v, j, a = state
+        return v + weight, j, a
+
+
 def value_of(dynamics, recurrent):
     """Parameters of a network of another model, and a function of them."""
     neuron_models._REGISTERED.clear()
@@ -532,7 +542,11 @@ def test_gradients_of_a_variable_that_v_drives(x64, recurrent):
 @in_a_cycle_or_not
 @pytest.mark.parametrize(
     ("model", "engine"),
-    [(FollowingLIF, ENGINE), (CoupledLIF, replace(ENGINE, refractory=1e-3))],
+    [
+        (FollowingLIF, ENGINE),
+        (PushedLIF, ENGINE),
+        (CoupledLIF, replace(ENGINE, refractory=1e-3)),
+    ],
 )
 def test_gradients_with_an_unknown_jump_of_v_are_refused(x64, model, engine, recurrent):
     """Spikes are simulated; only their gradients are refused."""

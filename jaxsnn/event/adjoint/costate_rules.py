@@ -108,7 +108,7 @@ class AtSpike(NamedTuple):
     fired: WhichNeurons  # whether there is a next spike
 
 
-def depends(function: Callable[..., Any], *arguments: Numbers) -> bool:
+def _depends(function: Callable[..., Any], *arguments: Numbers) -> bool:
     """Return whether the result of a function depends on one of its arguments, by its operations."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -151,7 +151,8 @@ class Backward:
         the threshold to v_reset.
 
         Raises:
-            UsageError: the threshold depends on other variables, or there is a refractory period.
+            UsageError: the threshold depends on other variables, arrivals move V, or there is a
+                refractory period.
         """
         v, *others = self.still
 
@@ -161,15 +162,19 @@ class Backward:
         def threshold(*others: Numbers) -> Numbers:
             return self.neuron.excess(self.constants, (v, *others))
 
-        varies = depends(threshold, *others)
-        if depends(rates, v) and (varies or self.spec.refractory):
-            cause = "the threshold depends on others" if varies else "a refractory period holds V"
+        varies = _depends(threshold, *others)
+        causes = {
+            "the threshold depends on others": varies,
+            "an arrival moves V across the threshold": self.neuron.jumps,
+            "a refractory period holds V": bool(self.spec.refractory),
+        }
+        if any(causes.values()) and _depends(rates, v):
             raise UsageError(
                 Text(
                     "gradients of the neuron model {model} are not available: V drives other variables, "
                     "and {cause}",
                     model=type(self.neuron).__name__,
-                    cause=cause,
+                    cause=next(cause for cause, applies in causes.items() if applies),
                 ),
                 fix="train it with TimeStepped",
             )
