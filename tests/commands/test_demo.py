@@ -40,7 +40,8 @@ def test_the_demo_compiles_few_programs(ran, programs):
     assert {"jit(run_and_conclude)", "jit(run_epoch)", "jit(run_evaluation)"} <= set(programs)
     # Splits of three sizes share one compiled evaluation.
     assert programs.count("jit(run_evaluation)") == 1
-    assert len(programs) < 10, programs
+    # Two of them evaluate the trained network in snnTorch's time steps.
+    assert len(programs) <= 10, programs
 
 
 def test_the_demo_writes_all_files_and_nothing_else(ran):
@@ -77,6 +78,7 @@ def test_the_demo_learns(ran):
     # In the exported network neurons go on firing after their first spike; its predictions are
     # those of training.
     assert steps["train"]["accuracy"] == pytest.approx(report.test_accuracy)
+    assert steps["train"]["accuracy_in_steps"] > 0.6
     assert len([line for line in lines if line.startswith("epoch")]) == 4
 
 
@@ -87,8 +89,8 @@ def test_the_history_has_no_wall_time(ran):
 
 
 def test_the_trained_file_is_read_as_the_source_is(ran):
-    source = read(steps.SOURCE, **steps.TOLD)
-    trained = read(ran[0] / "trained.nir", **steps.TOLD)
+    source = read(steps.SOURCE, **steps.DIALECT_OPTIONS)
+    trained = read(ran[0] / "trained.nir", **steps.DIALECT_OPTIONS)
     assert trained.edges == source.edges
     assert replace(trained.dialect, why="") == replace(source.dialect, why="")
 
@@ -119,7 +121,7 @@ def test_the_mapping_is_of_the_trained_file_and_a_wrong_one_is_an_error(ran, tmp
     assert facts["prove"]["violations"] == 0
     assert facts["prove"]["synapses"] == facts["map"]["used"]["synapses"]["used"] > 500
     assert (folder / "floorplan.svg").read_text().startswith("<svg")
-    quantized = quantize(read(folder / "trained.nir", **steps.TOLD))
+    quantized = quantize(read(folder / "trained.nir", **steps.DIALECT_OPTIONS))
     text = (folder / "mapping.json").read_text()
     wrong = tmp_path / "mapping.json"
     wrong.write_text(

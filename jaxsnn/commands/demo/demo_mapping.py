@@ -14,7 +14,7 @@ from jaxsnn.bss2.mapping_files import read_mapping
 from jaxsnn.bss2.search.portfolio import place_and_route
 from jaxsnn.bss2.search.quantize import Quantized, quantize
 from jaxsnn.bss2.usage import used
-from jaxsnn.commands.demo.demo_steps import TOLD
+from jaxsnn.commands.demo.demo_steps import DIALECT_OPTIONS
 from jaxsnn.commands.remarks import line_of
 from jaxsnn.errors import MappingError
 from jaxsnn.nir import read
@@ -29,7 +29,7 @@ def map_step(
     exported: Path, written: Path, force: bool
 ) -> tuple[Quantized, list[str], dict[str, Any]]:
     """Quantise, place and route the exported file, and write the mapping."""
-    quantized = quantize(read(exported, **TOLD))
+    quantized = quantize(read(exported, **DIALECT_OPTIONS))
     search_result = place_and_route(quantized.netlist)
     if search_result.mapping is None:
         raise MappingError(

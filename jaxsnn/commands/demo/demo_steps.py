@@ -35,7 +35,7 @@ from jaxsnn.wording import Text
 SOURCE = Path(str(importlib.resources.files("jaxsnn.commands.demo"))) / "snntorch_yinyang.nir"
 
 #: Options of the reader that the file of the demo does not contain.
-TOLD: dict[str, Any] = {"dialect": "snntorch", "reset": "zero"}
+DIALECT_OPTIONS: dict[str, Any] = {"dialect": "snntorch", "reset": "zero", "reset_delay": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def run_points(graph: Graph, data: Data) -> DemoRun:
 
 
 def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
-    graph = read(source, **TOLD)
+    graph = read(source, **DIALECT_OPTIONS)
     counts = population_sizes(graph)
     kinds = {name: f"{counts[name]} {graph.nodes[name].type}" for name in graph.neurons}
     path = " -> ".join(
@@ -93,10 +93,14 @@ def read_step(source: Path) -> tuple[Graph, list[str], dict[str, Any]]:
         f"specified        {path}",
         f"                 {', '.join(says)}",
         "not specified    time step, effect of a spike, reset",
-        f"user options     {', '.join(f'{option} {value}' for option, value in TOLD.items())}",
+        f"user options     {', '.join(f'{option} {str(value).lower()}' for option, value in DIALECT_OPTIONS.items())}",
         f"inferred         dt {format_time(graph.dialect.dt or 0.0)}: tau/r is the same for all neurons",
     ]
-    return graph, lines, {"file": source.name, "told": TOLD, "dialect": graph.dialect.as_dict()}
+    return (
+        graph,
+        lines,
+        {"file": source.name, "options": DIALECT_OPTIONS, "dialect": graph.dialect.as_dict()},
+    )
 
 
 def kernels_step() -> tuple[None, list[str], dict[str, Any]]:
@@ -167,12 +171,13 @@ def train_step(
         f"test accuracy: {before.accuracy:.2%} -> {trained.test_accuracy:.2%} "
         f"(epoch {trained.best_epoch}, selected on {len(data.validation)} validation points)",
         f"spikes per neuron and point: {listed(before.per_neuron)} -> {listed(after.per_neuron)}",
-        *(f"note: {note}" for note in trained.notes),
+        *("note: " + note for note in trained.notes),
     ]
     facts = {
         "epochs": epochs,
         "best_epoch": trained.best_epoch,
         "test_accuracy": trained.test_accuracy,
+        "accuracy_in_steps": trained.accuracy_in_steps,
     }
     return (trained, after), lines, facts | {"notes": list(trained.notes), **facts_of(after)}
 
@@ -217,7 +222,7 @@ def _same(old: Dataset, new: Dataset) -> bool:
 def read_back_step(
     exported: Path, data: Data, after: DemoRun
 ) -> tuple[None, list[str], dict[str, Any]]:
-    again = run_points(read(exported, **TOLD), data)
+    again = run_points(read(exported, **DIALECT_OPTIONS), data)
     compared = {}
     for name, spikes in after.solution.spikes.items():
         first, second = np.asarray(spikes.time), np.asarray(again.solution.spikes[name].time)
