@@ -139,6 +139,15 @@ def test_calibration_counts_to_the_end_of_a_sample_and_notes_omitted_delays(monk
     assert ends == [0.025, 0.02]
 
 
+def test_events_after_the_end_of_a_sample_cause_a_warning():  # in the 42 training samples
+    rng = np.random.default_rng(0)
+    time = rng.uniform(0, END, (64, 5)).astype(np.float32)
+    time[:, -1] = 1.5 * END
+    events = jaxsnn.Events(time=time, index=np.tile(np.arange(5), (64, 1)))
+    with pytest.warns(jaxsnn.ApproximationWarning, match="42 of 210 events are"):
+        calibrated(three_layers(), (events, np.arange(64) % 3), t_end=END)
+
+
 @pytest.mark.parametrize(
     "run",
     [

@@ -478,6 +478,7 @@ def calibrated(
         engine=EventDriven(),
         data_name=f"{data.name}, train",
     )
+    warn_of(time_notes(network, {"data": batch}, end))
 
     def firing(changed: Network, name: str) -> float:
         """Return the fraction of pairs of a neuron and a sample with at least one spike."""
