@@ -153,10 +153,8 @@ def _simulated(
         integers(capacity),
     )
     if room is not None and not with_slots:
-        time, slope, after, count, cause = slots
-        empty = (type(x)((batch, neurons, 0), x.dtype) for x in (time, slope, after, cause))
-        time, slope, after, cause = empty
-        slots = time, slope, after, count, cause
+        none = batch, neurons, 0
+        slots = real(none), real(none), real(none), integers((batch, neurons)), integers(none)
     outputs = kernel("jaxsnn_scatter_forward", (*slots, *first_shapes))(
         *inputs.arrays(spec.neuron),
         max_spikes=np.int64(spec.max_spikes),
@@ -168,8 +166,12 @@ def _simulated(
     outputs = varying_like(tuple(outputs), inputs.weight, inputs.time)
     time, slope, after, count, cause, *of_first = outputs
     if room is None:
-        flat = (array.reshape(batch, -1) for array in (time, slope, after, cause))
-        return LayerSpikes(time=time, slope=slope, count=count), None, _Stored(*flat, of_first[-1])
+        # no -1 in reshape: arrays may be empty
+        flat_time, flat_slope, flat_after, flat_cause = (
+            array.reshape(batch, neurons * array.shape[2]) for array in (time, slope, after, cause)
+        )
+        stored = _Stored(flat_time, flat_slope, flat_after, flat_cause, place=of_first[-1])
+        return LayerSpikes(time=time, slope=slope, count=count), None, stored
     stored = _Stored(*of_first)
     if not with_slots:
         shape, samples = (batch, neurons, spec.max_spikes), jnp.arange(batch)[:, None]
@@ -212,7 +214,7 @@ def _backward(
     by_slot: Any = cotangent[0].time
     drive = jnp.zeros(spikes.time.shape, dtype)
     if not isinstance(by_slot, SymbolicZero):
-        by_slot = by_slot.reshape(batch, -1)
+        by_slot = by_slot.reshape(batch, inputs.constants.tau_mem.size * spec.max_spikes)
         drive = by_slot if cotangent[1] is None else at_places(by_slot, spikes.place, 1)
     if cotangent[1] is not None and not isinstance(cotangent[1].time, SymbolicZero):
         drive = drive + cotangent[1].time
