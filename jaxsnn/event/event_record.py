@@ -79,6 +79,7 @@ class EventRecord:
 
     Attributes:
         spikes: population -> `LayerSpikes`.
+        times: population -> times of its spikes, of which none may be NaN.
         voltages: readout -> (batch, samples, neurons).
         drives: population -> its inputs, without its resets; missing for neurons that fire
             after a convolution or a pool.
@@ -91,6 +92,7 @@ class EventRecord:
     """
 
     spikes: dict[str, LayerSpikes]
+    times: dict[str, Float[Array, "..."]]
     voltages: dict[str, Float[Array, "batch samples neurons"]]
     drives: dict[str, Drive]
     # numbers of spikes whose gradients are not exact
@@ -107,6 +109,7 @@ def empty_record() -> EventRecord:
     budgets = {"max_spikes": {}, "max_events": {}, "max_arrivals": {}}
     return EventRecord(
         spikes={},
+        times={},
         voltages={},
         drives={},
         clipped={},

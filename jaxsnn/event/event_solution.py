@@ -509,8 +509,7 @@ def _is_broken(
 ) -> Bool[Array, ""]:
     """Return whether some number is not finite or out of bounds."""
     # A time may be inf, which is an unused slot, and all else must be finite.
-    times: list[Any] = [spikes.time for spikes in record.spikes.values()]
-    times += [events.time for events in trains.values()]
+    times = [*record.times.values(), *(events.time for events in trains.values())]
     numbers = record.numbers, record.voltages, network.parameters
     return any_in(
         jnp.isnan(numbers_of(times)),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import LoweringError
-from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, layer_spikes
+from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, is_clipped, layer_spikes
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.adjoint.slopes_at_spikes import without_slopes
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
@@ -272,12 +272,21 @@ class PopulationPart:
         total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(constants))
         return replace(spikes, time=spikes.time + jnp.where(broken, factor * total, 0.0))
 
-    def write_down(self, record: EventRecord, spikes: LayerSpikes) -> None:
-        """Write the population's spikes into the record."""
+    def write_down(
+        self, record: EventRecord, spikes: LayerSpikes, first: FirstSpikes | None = None
+    ) -> None:
+        """Write the population's spikes into the record.
+
+        Args:
+            first: the first spikes of each sample, if the backend has sorted them. Checks read
+                these, so that arrays of all slots are built only for other uses.
+        """
         name = self.name
         record.spikes[name] = without_slopes(spikes, forward_mode=self.engine.forward_mode)
         record.heights[name] = self.neuron.height(self.parameters)
-        record.degenerate[name] = jnp.sum(jnp.isinf(spikes.slope))
+        checked = spikes if first is None else first
+        record.times[name] = checked.time
+        record.degenerate[name] = jnp.sum(jnp.isinf(checked.slope))
         room = jnp.int32(self.engine.of("max_spikes", name))
         record.budgets["max_spikes"][name] = Budget(needed=greatest(spikes.count), room=room)
 
@@ -361,7 +370,7 @@ class FeedForwardPart(PopulationPart):
         """Record the spikes, and pass them, or the first of them, to the postsynaptic
         populations.
         """
-        self.write_down(record, spikes)
+        self.write_down(record, spikes, first)
         batch, size, slots = spikes.time.shape
         if first is None:
             time = spikes.time.reshape(batch, -1)
@@ -474,11 +483,13 @@ class FeedForwardPart(PopulationPart):
                 spec, threads, room, weight, constants, events, t_end
             )
             constants = jax.tree.map(lambda values: values.T.reshape(-1), constants)
-            return (
-                jax.tree.map(arrival_lists.ordered, spikes),
-                first,
-                clipped_slopes(spec, constants, spikes),
-            )
+            if first is None:
+                clipped = clipped_slopes(spec, constants, spikes)
+            else:
+                neuron, slot = jnp.divmod(first.place, spec.max_spikes)
+                at_spikes = jax.tree.map(lambda values: values[neuron], constants)
+                clipped = jnp.sum(is_clipped(spec, at_spikes, first.time, first.slope, slot))
+            return jax.tree.map(arrival_lists.ordered, spikes), first, clipped
         simulate: Any = layer_spikes_forward if self.engine.forward_mode else layer_spikes
         simulate = partial(simulate, spec)
         if native:

@@ -98,7 +98,7 @@ from jaxsnn.event.forward.layer import (
     spread,
 )
 from jaxsnn.event.forward.simulate_layer import simulate_layer
-from jaxsnn.network.array_types import Array, Float, Int, Num
+from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.lookups import transpose
 from jaxsnn.network.meshes import varying_like
 from jaxsnn.network.promotion import usual_promotion
@@ -193,11 +193,22 @@ def clipped_slopes(
     spec: LayerSpec, constants: NeuronConstants, spikes: LayerSpikes
 ) -> Int[Array, ""]:
     """Return the number of recorded spikes whose slope lies below the floor."""
-    constants = spread(constants, spikes.time.shape[0])
-    low = (spikes.slope < slope_floor(spec, constants)[..., None]) & jnp.isfinite(spikes.time)
+    wide = jax.tree.map(lambda x: x[..., None], spread(constants, spikes.time.shape[0]))
+    slot = jnp.arange(spikes.time.shape[-1])
+    return jnp.sum(is_clipped(spec, wide, spikes.time, spikes.slope, slot))
+
+
+def is_clipped(
+    spec: LayerSpec,
+    constants: NeuronConstants,
+    time: Float[Array, "..."],
+    slope: Float[Array, "..."],
+    slot: Int[Array, "..."],
+) -> Bool[Array, "..."]:
+    """Return for each spike whether its slope lies below the floor; all arrays broadcast."""
+    low = (slope < slope_floor(spec, constants)) & jnp.isfinite(time)
     # the spike of a neuron that starts above its threshold has no gradient to clip
-    first = low[..., 0] & ~starts_above(spec.neuron, constants)
-    return jnp.sum(low.at[..., 0].set(first))
+    return low & ~(starts_above(spec.neuron, constants) & (slot == 0))
 
 
 # ---- pass from the last spike to the first

@@ -448,9 +448,13 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi:
                           ffi::Result<ffi::AnyBuffer> slope,
                           ffi::Result<ffi::AnyBuffer> slope_after,
                           ffi::Result<ffi::AnyBuffer> count, ffi::Result<ffi::AnyBuffer> cause,
-                          std::int64_t max_spikes, std::int64_t max_counted, bool once,
-                          bool subtract, double refractory, bool jumps, bool strict,
-                          std::int64_t threads) {
+                          ffi::Result<ffi::AnyBuffer> first_time,
+                          ffi::Result<ffi::AnyBuffer> first_slope,
+                          ffi::Result<ffi::AnyBuffer> first_slope_after,
+                          ffi::Result<ffi::AnyBuffer> first_cause,
+                          ffi::Result<ffi::AnyBuffer> first_slot, std::int64_t max_spikes,
+                          std::int64_t max_counted, bool once, bool subtract, double refractory,
+                          bool jumps, bool strict, std::int64_t threads) {
   using T = NUMBER;
   native::Population<T> population;
   native::TapTable<T> taps;
@@ -462,17 +466,33 @@ ffi::Error ScatterForward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi:
   const native::Options options =
       make_options(max_spikes, max_counted, once, subtract, refractory, 0.0, threads, jumps);
   population.strict = strict;
-  if (!has_shape(*cause, {samples, all_neurons, jumps ? max_spikes : 0}) ||
-      !has_shape(*spike_time, {samples, all_neurons, max_spikes}) ||
-      !has_shape(*slope, {samples, all_neurons, max_spikes}) ||
-      !has_shape(*slope_after, {samples, all_neurons, options.spike_sets_v() ? max_spikes : 0}) ||
-      !has_shape(*count, {samples, all_neurons}))
+  if (spike_time->dimensions().size() != 3 || first_time->dimensions().size() != 2)
+    return invalid_argument("spikes are not (batch, neurons, slots) and (batch, events)");
+  const Index slots = spike_time->dimensions()[2] ? max_spikes : 0;
+  const Index capacity = first_time->dimensions()[1];
+  const bool sets_v = options.spike_sets_v();
+  if (!has_shape(*cause, {samples, all_neurons, jumps ? slots : 0}) ||
+      !has_shape(*spike_time, {samples, all_neurons, slots}) ||
+      !has_shape(*slope, {samples, all_neurons, slots}) ||
+      !has_shape(*slope_after, {samples, all_neurons, sets_v ? slots : 0}) ||
+      !has_shape(*count, {samples, all_neurons}) || !has_shape(*first_time, {samples, capacity}) ||
+      !has_shape(*first_slope, {samples, capacity}) ||
+      !has_shape(*first_slope_after, {samples, sets_v ? capacity : 0}) ||
+      !has_shape(*first_cause, {samples, jumps ? capacity : 0}) ||
+      !has_shape(*first_slot, {samples, capacity}) || capacity > all_neurons * max_spikes ||
+      all_neurons * max_spikes >= std::numeric_limits<std::int32_t>::max())
     return invalid_argument("a result has the wrong shape");
-  const native::Spikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
-                                 slope_after->typed_data<T>(), count->typed_data<std::int32_t>(),
+  const native::Spikes<T> spikes{slots ? spike_time->typed_data<T>() : nullptr,
+                                 slope->typed_data<T>(), slope_after->typed_data<T>(),
+                                 count->typed_data<std::int32_t>(),
                                  cause->typed_data<std::int32_t>()};
+  const native::EarliestSpikes<T> earliest{
+      {first_time->typed_data<T>(), first_slope->typed_data<T>(),
+       first_slope_after->typed_data<T>(), nullptr, first_cause->typed_data<std::int32_t>()},
+      first_slot->typed_data<std::int32_t>(),
+      capacity};
   prefer_large_pages(*spike_time, *slope, *slope_after, *cause);
-  native::scatter_forward(population, options, taps, spikes);
+  native::scatter_forward(population, options, taps, spikes, earliest);
   return ffi::Error::Success();
 }
 
@@ -480,11 +500,12 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi
                            ffi::AnyBuffer channel, ffi::AnyBuffer position, ffi::AnyBuffer row,
                            ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time, ffi::AnyBuffer slope,
                            ffi::AnyBuffer slope_after, ffi::AnyBuffer cause,
-                           ffi::AnyBuffer cotangent, ffi::AnyBuffer by_train,
-                           ffi::AnyBuffer train_slot, ffi::Result<ffi::AnyBuffer> by_weight,
+                           ffi::AnyBuffer cotangent, ffi::AnyBuffer spike_slot,
+                           ffi::Result<ffi::AnyBuffer> by_weight,
                            ffi::Result<ffi::AnyBuffer> by_parameters,
-                           ffi::Result<ffi::AnyBuffer> by_time, bool subtract, double refractory,
-                           double min_slope, bool jumps, bool strict, std::int64_t threads) {
+                           ffi::Result<ffi::AnyBuffer> by_time, std::int64_t max_spikes,
+                           bool subtract, double refractory, double min_slope, bool jumps,
+                           bool strict, std::int64_t threads) {
   using T = NUMBER;
   native::Population<T> population;
   native::TapTable<T> taps;
@@ -492,42 +513,37 @@ ffi::Error ScatterBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi
                                             t_end, population, taps);
   if (!problem.empty()) return invalid_argument(problem);
   const Index samples = taps.samples, all_neurons = population.neurons * population.positions;
-  if (spike_time.dimensions().size() != 3)
-    return invalid_argument("spikes are not (batch, neurons, slots)");
-  const Index slots = spike_time.dimensions()[2];
+  if (spike_time.dimensions().size() != 2 || max_spikes < 1)
+    return invalid_argument("spikes are not (batch, events)");
   const native::Options options =
-      make_options(slots, 0, false, subtract, refractory, min_slope, threads, jumps);
+      make_options(max_spikes, 0, false, subtract, refractory, min_slope, threads, jumps);
   population.strict = strict;
-  if (!has_shape(cause, {samples, all_neurons, jumps ? slots : 0}) ||
-      !has_type(cause, ffi::S32) || !has_shape(spike_time, {samples, all_neurons, slots}) ||
-      !has_shape(slope, {samples, all_neurons, slots}) ||
-      !has_shape(slope_after, {samples, all_neurons, options.spike_sets_v() ? slots : 0}) ||
-      !(has_shape(cotangent, {samples, all_neurons, slots}) ||
-        has_shape(cotangent, {samples, all_neurons, 0})) ||
+  const Index spike_count = spike_time.dimensions()[1];
+  const bool has_slots = has_shape(spike_slot, {samples, spike_count});
+  if (!(has_slots || (has_shape(spike_slot, {samples, 0}) &&
+                      spike_count == all_neurons * max_spikes)) ||
+      !has_shape(cause, {samples, jumps ? spike_count : 0}) ||
+      !has_shape(slope, {samples, spike_count}) ||
+      !has_shape(slope_after, {samples, options.spike_sets_v() ? spike_count : 0}) ||
+      !has_shape(cotangent, {samples, spike_count}) ||
       !has_shape(*by_weight, {population.rows, population.neurons}))
     return invalid_argument("an argument of the backward pass has the wrong shape");
-  if (by_train.dimensions().size() != 2)
-    return invalid_argument("first spikes are not (batch, events)");
-  const Index events = by_train.dimensions()[1];
-  if (!has_shape(by_train, {samples, events}) || !has_shape(train_slot, {samples, events}) ||
-      !has_type(train_slot, ffi::S32))
-    return invalid_argument("first spikes and their slots do not match");
-  for (auto buffer : {spike_time, slope, slope_after, cotangent, by_train})
+  for (auto buffer : {spike_time, slope, slope_after, cotangent})
     if (!has_type(buffer, kType<T>))
       return invalid_argument("the arguments differ in their types");
+  if (!has_type(cause, ffi::S32) || !has_type(spike_slot, ffi::S32))
+    return invalid_argument("numbers of arrivals or slots are not int32");
   const Index fields = count_fields(*by_parameters, population.positions, population.neurons);
   const bool with_time = has_shape(*by_time, {samples, population.arrivals});
   const native::ForwardSpikes<T> spikes{spike_time.typed_data<T>(), slope.typed_data<T>(),
-                                        slope_after.typed_data<T>(), nullptr,
+                                        slope_after.typed_data<T>(), cotangent.typed_data<T>(),
                                         cause.typed_data<std::int32_t>()};
   const native::Gradients<T> gradients{by_weight->typed_data<T>(),
                                        fields ? by_parameters->typed_data<T>() : nullptr, fields,
                                        with_time ? by_time->typed_data<T>() : nullptr};
-  const bool has_slot_cotangents = cotangent.dimensions()[2] == slots;
-  const native::SpikeCotangents<T> cotangents{
-      has_slot_cotangents ? cotangent.typed_data<T>() : nullptr, by_train.typed_data<T>(),
-      train_slot.typed_data<std::int32_t>(), all_neurons * slots, events};
-  native::scatter_backward(population, options, taps, spikes, cotangents, gradients);
+  const native::StoredSpikes<T> stored{
+      spikes, has_slots ? spike_slot.typed_data<std::int32_t>() : nullptr, spike_count};
+  native::scatter_backward(population, options, taps, stored, gradients);
   return ffi::Error::Success();
 }
 
@@ -616,8 +632,12 @@ ffi::Error Earliest(ffi::AnyBuffer time, ffi::Result<ffi::AnyBuffer> slots, std:
       !has_shape(*slots, {batch, capacity}) || capacity > events ||
       events >= std::numeric_limits<std::int32_t>::max())
     return invalid_argument("places do not fit the events");
-  native::find_earliest(time.typed_data<NUMBER>(), batch, events, capacity,
-                        std::clamp<Index>(threads, 1, 1024), slots->typed_data<std::int32_t>());
+  const NUMBER* const times = time.typed_data<NUMBER>();
+  std::int32_t* const places = slots->typed_data<std::int32_t>();
+  const Index workers = std::clamp<Index>(threads, 1, 1024);
+  native::ThreadPool::shared().run(batch, workers, [=](Index sample) {
+    native::find_earliest(times + sample * events, events, capacity, places + sample * capacity);
+  });
   return ffi::Error::Success();
 }
 
@@ -719,8 +739,8 @@ HANDLER(jaxsnn_group_forward, GroupForward, "max_spikes", "once", "subtract", "i
 HANDLER(jaxsnn_group_backward, GroupBackward, "subtract", "immediate", "min_slope", "threads");
 HANDLER(jaxsnn_scatter_forward, ScatterForward, "max_spikes", "counted", "once", "subtract",
         "refractory", "jumps", "strict", "threads");
-HANDLER(jaxsnn_scatter_backward, ScatterBackward, "subtract", "refractory", "min_slope", "jumps",
-        "strict", "threads");
+HANDLER(jaxsnn_scatter_backward, ScatterBackward, "max_spikes", "subtract", "refractory",
+        "min_slope", "jumps", "strict", "threads");
 HANDLER(jaxsnn_readout_forward, ReadoutForward, "jumps", "threads");
 HANDLER(jaxsnn_readout_backward, ReadoutBackward, "jumps", "threads");
 HANDLER(jaxsnn_earliest, Earliest, "threads");

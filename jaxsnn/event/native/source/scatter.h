@@ -139,19 +139,73 @@ class ArrivalLists {
 /// are the same for every number of threads.
 constexpr Index kMinSamplesForSerial = 8;
 
-/// dL/dt of spikes by slot, and of a spike train that contains some of them; both are added.
+/// Memory for all spike slots of some samples.
 template <class T>
-struct SpikeCotangents {
-  const T* by_slot;          // (samples, slots); null: all are 0
-  const T* by_train;         // (samples, events)
-  const std::int32_t* slot;  // (samples, events) spike slot; invalid numbers: no spike
-  Index slots, events;       // per sample
+Spikes<T> all_slots(Scratch<T>& scratch, Index slots, const Options& options,
+                    std::int32_t* count) {
+  return {ensure_capacity(scratch.spike_time, slots), ensure_capacity(scratch.spike_slope, slots),
+          ensure_capacity(scratch.spike_slope_after, options.spike_sets_v() ? slots : 0), count,
+          ensure_capacity(scratch.spike_cause, options.jumps ? slots : 0)};
+}
 
-  void sum_into(Index sample, T* sum) const {
-    by_slot ? (void)std::copy_n(by_slot + sample * slots, slots, sum)
-            : (void)std::fill_n(sum, slots, T(0));
-    for (Index n = sample * events; n < (sample + 1) * events; ++n)
-      if (slot[n] >= 0 && slot[n] < slots) sum[slot[n]] += by_train[n];
+/// The earliest spikes of each sample in order, without the slots in which no spike occurred:
+/// arrays (samples, capacity). A slot is an index on the axes (neurons, max_spikes).
+template <class T>
+struct EarliestSpikes {
+  Spikes<T> spikes;  // without `count`
+  std::int32_t* slot;
+  Index capacity;
+
+  /// Copy the earliest spikes of a sample from the slots of all its spikes.
+  void store(const Spikes<T>& all, Index slots, const Options& options, Index sample) const {
+    if (!capacity) return;
+    const Index first = sample * capacity;
+    find_earliest(all.time, slots, capacity, slot + first);
+    for (Index n = first; n < first + capacity; ++n) {
+      spikes.time[n] = all.time[slot[n]];
+      spikes.slope[n] = all.slope[slot[n]];
+      if (options.spike_sets_v()) spikes.slope_after[n] = all.slope_after[slot[n]];
+      if (options.jumps) spikes.cause[n] = all.cause[slot[n]];
+    }
+    // A spike at NaN, which has no place in the order, must be seen: it ends the run.
+    const bool has_nan =
+        std::any_of(all.time, all.time + slots, [](T time) { return time != time; });
+    if (has_nan) spikes.time[first] = std::numeric_limits<T>::quiet_NaN();
+  }
+};
+
+/// The same spikes for the backward pass, with their cotangents dL/dt; `slot` is null if the arrays
+/// have all slots (samples, slots).
+template <class T>
+struct StoredSpikes {
+  ForwardSpikes<T> spikes;
+  const std::int32_t* slot;
+  Index capacity;
+
+  /// Return all slots of some samples, from `first` on. If only the earliest spikes are stored, they
+  /// are copied to memory in which, in slots without a spike, only the time is valid: the backward
+  /// pass reads nothing else there.
+  ForwardSpikes<T> slots_of(Index first, Index samples, Index slots, const Options& options,
+                            Scratch<T>& scratch) const {
+    if (!slot) {
+      const Index offset = first * slots, after = options.spike_sets_v() ? offset : 0;
+      return {spikes.time + offset, spikes.slope + offset, spikes.slope_after + after,
+              spikes.cotangent + offset, spikes.cause + (options.jumps ? offset : 0)};
+    }
+    const Spikes<T> all = all_slots(scratch, samples * slots, options, nullptr);
+    T* const cotangents = ensure_capacity(scratch.spike_cotangent, samples * slots);
+    std::fill_n(all.time, samples * slots, std::numeric_limits<T>::infinity());
+    for (Index sample = 0; sample < samples; ++sample)
+      for (Index n = (first + sample) * capacity; n < (first + sample + 1) * capacity; ++n) {
+        if (slot[n] < 0 || slot[n] >= slots) continue;
+        const Index place = sample * slots + slot[n];
+        all.time[place] = spikes.time[n];
+        all.slope[place] = spikes.slope[n];
+        cotangents[place] = spikes.cotangent[n];
+        if (options.spike_sets_v()) all.slope_after[place] = spikes.slope_after[n];
+        if (options.jumps) all.cause[place] = spikes.cause[n];
+      }
+    return {all.time, all.slope, all.slope_after, cotangents, all.cause};
   }
 };
 
@@ -171,53 +225,63 @@ struct SampleView {
 };
 
 /// Run `layer_forward` on the lists of arrivals that the events produce.
+///
+/// `spikes`: the slots of all spikes, without times if only the earliest spikes are stored.
 template <class T>
 void scatter_forward(const Population<T>& population, const Options& options,
-                     const TapTable<T>& taps, const Spikes<T>& spikes) {
+                     const TapTable<T>& taps, const Spikes<T>& spikes,
+                     const EarliestSpikes<T>& earliest) {
   const ChannelTargets<T> targets(taps, population.positions);
+  const Index neurons = population.positions * population.neurons;
+  const Index slots = neurons * options.max_spikes;
+  auto slots_from = [&](const Spikes<T>& all, Index sample) -> Spikes<T> {
+    const Index first = sample * slots;
+    return {all.time + first, all.slope + first,
+            all.slope_after + (options.spike_sets_v() ? first : 0), all.count + sample * neurons,
+            all.cause + (options.jumps ? first : 0)};
+  };
   if (taps.samples < kMinSamplesForSerial) {
     Scratch<T> scratch;
     const ArrivalLists<T> lists(population, taps, targets, options.threads, false, scratch);
-    return layer_forward(population, options, lists.sorted(), spikes);
+    const Spikes<T> all = spikes.time ? spikes
+                                      : all_slots(scratch, taps.samples * slots, options,
+                                                  spikes.count);
+    layer_forward(population, options, lists.sorted(), all);
+    return ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
+      earliest.store(slots_from(all, sample), slots, options, sample);
+    });
   }
   Options serial_options = options;
   serial_options.threads = 1;
-  const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
   ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
     const SampleView<T> view(population, taps, sample);
     typename Scratch<T>::Lease lease;
     const ArrivalLists<T> lists(view.population, view.taps, targets, 1, false, *lease);
-    const Index first_neuron = sample * neurons, first_slot = first_neuron * slots;
-    const Spikes<T> sample_spikes{spikes.time + first_slot, spikes.slope + first_slot,
-                                  spikes.slope_after + (options.spike_sets_v() ? first_slot : 0),
-                                  spikes.count + first_neuron,
-                                  spikes.cause + (options.jumps ? first_slot : 0)};
+    const Spikes<T> sample_spikes =
+        spikes.time ? slots_from(spikes, sample)
+                    : all_slots(*lease, slots, options, spikes.count + sample * neurons);
     layer_forward(view.population, serial_options, lists.sorted(), sample_spikes, &*lease);
+    earliest.store(sample_spikes, slots, options, sample);
   });
 }
 
 /// Run `layer_backward` on the lists of arrivals that the events produce.
 template <class T>
 void scatter_backward(const Population<T>& population, const Options& options,
-                      const TapTable<T>& taps, const ForwardSpikes<T>& spikes,
-                      const SpikeCotangents<T>& cotangents, const Gradients<T>& gradients) {
+                      const TapTable<T>& taps, const StoredSpikes<T>& spikes,
+                      const Gradients<T>& gradients) {
   const ChannelTargets<T> targets(taps, population.positions);
   const bool with_time = gradients.time;
+  const Index neurons = population.positions * population.neurons;
+  const Index slots = neurons * options.max_spikes;
   if (taps.samples < kMinSamplesForSerial) {
     Scratch<T> scratch;
-    Array<T> slot_cotangents(taps.samples * cotangents.slots);
-    ThreadPool::shared().run(taps.samples, options.threads, [&](Index sample) {
-      cotangents.sum_into(sample, slot_cotangents.data() + sample * cotangents.slots);
-    });
-    ForwardSpikes<T> driven_spikes = spikes;
-    driven_spikes.cotangent = slot_cotangents.data();
+    const ForwardSpikes<T> all = spikes.slots_of(0, taps.samples, slots, options, scratch);
     const ArrivalLists<T> lists(population, taps, targets, options.threads, with_time, scratch);
-    return layer_backward(population, options, lists.sorted(), driven_spikes, gradients,
-                          taps.samples);
+    return layer_backward(population, options, lists.sorted(), all, gradients, taps.samples);
   }
   Options serial_options = options;
   serial_options.threads = 1;
-  const Index neurons = population.positions * population.neurons, slots = options.max_spikes;
   const Index weight_count = population.rows * population.neurons;
   const Index parameter_count = gradients.parameters ? gradients.fields * neurons : 0;
   const WorkUnits units{1, std::min(kPartialGradients, taps.samples), taps.samples};
@@ -229,13 +293,7 @@ void scatter_backward(const Population<T>& population, const Options& options,
       typename Scratch<T>::Lease lease;
       const SampleView<T> view(population, taps, sample);
       const ArrivalLists<T> lists(view.population, view.taps, targets, 1, with_time, *lease);
-      const Index first_slot = sample * neurons * slots;
-      T* const slot_cotangents = ensure_capacity((*lease).slot_cotangents, cotangents.slots);
-      cotangents.sum_into(sample, slot_cotangents);
-      const ForwardSpikes<T> sample_spikes{
-          spikes.time + first_slot, spikes.slope + first_slot,
-          spikes.slope_after + (options.spike_sets_v() ? first_slot : 0), slot_cotangents,
-          spikes.cause + (options.jumps ? first_slot : 0)};
+      const ForwardSpikes<T> sample_spikes = spikes.slots_of(sample, 1, slots, options, *lease);
       const Gradients<T> sample_gradients{
           sample_weight.data(), parameter_count ? sample_parameters.data() : nullptr,
           gradients.fields, with_time ? gradients.time + sample * population.arrivals : nullptr};

@@ -172,23 +172,18 @@ void sort_arrivals(const Population<T>& population, const T* time, const std::in
   ThreadPool::shared().run_batched(population.batch, useful, sort_sample);
 }
 
-/// Write the slots of the `capacity` earliest events of each sample in order; unused slots come
-/// last.
+/// Write the slots of the `capacity` earliest events of a sample in order; unused slots come last.
 template <class T>
-void find_earliest(const T* time, Index batch, Index events, Index capacity, Index threads,
-                   std::int32_t* slots) {
-  ThreadPool::shared().run(batch, threads, [&](Index sample) {
-    auto& [order, spare, rest] = sort_buffers<T>();
-    if (Index(rest.size()) < events) rest.resize(events);
-    std::int32_t* const rest_slots = rest.data();
-    partition_entries(time + sample * events, events, std::numeric_limits<T>::infinity(), order,
-                      [=](Index position, std::int32_t slot) { rest_slots[position] = slot; });
-    sort_entries<T>(order, spare);
-    const Index count = std::min<Index>(order.size(), capacity);
-    std::int32_t* sample_slots = slots + sample * capacity;
-    for (Index n = 0; n < count; ++n) sample_slots[n] = order[n].slot;
-    std::copy_n(rest.begin(), capacity - count, sample_slots + count);
-  });
+void find_earliest(const T* time, Index events, Index capacity, std::int32_t* slots) {
+  auto& [order, spare, rest] = sort_buffers<T>();
+  if (Index(rest.size()) < events) rest.resize(events);
+  std::int32_t* const rest_slots = rest.data();
+  partition_entries(time, events, std::numeric_limits<T>::infinity(), order,
+                    [=](Index position, std::int32_t slot) { rest_slots[position] = slot; });
+  sort_entries<T>(order, spare);
+  const Index count = std::min<Index>(order.size(), capacity);
+  for (Index n = 0; n < count; ++n) slots[n] = order[n].slot;
+  std::copy_n(rest.begin(), capacity - count, slots + count);
 }
 
 // ---- intervals
@@ -197,8 +192,10 @@ void find_earliest(const T* time, Index batch, Index events, Index capacity, Ind
 /// than the kernels take to fill them.
 template <class T>
 struct Scratch {
-  Array<T> time, by_time, slot_cotangents, steps;
+  Array<T> time, by_time, steps;
   Array<std::int32_t> row, slot;
+  Array<T> spike_time, spike_slope, spike_slope_after, spike_cotangent;  // of all spike slots
+  Array<std::int32_t> spike_cause;
   Array<StepDerivatives<T>> step_derivatives;
 
   /// Access to the calling thread's memory; on destruction it is freed if it has become too large
@@ -220,8 +217,10 @@ struct Scratch {
 
  private:
   Index bytes() const {
-    return sizeof(T) * (time.size() + by_time.size() + slot_cotangents.size() + steps.size()) +
-           4 * (row.size() + slot.size()) + sizeof(StepDerivatives<T>) * step_derivatives.size();
+    return sizeof(T) * (time.size() + by_time.size() + steps.size() + spike_time.size() +
+                        spike_slope.size() + spike_slope_after.size() + spike_cotangent.size()) +
+           4 * (row.size() + slot.size() + spike_cause.size()) +
+           sizeof(StepDerivatives<T>) * step_derivatives.size();
   }
 };
 
