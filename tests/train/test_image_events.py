@@ -175,7 +175,6 @@ def test_tables_that_make_no_sense_are_refused(table, shape, message):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (Warp(shape=(1, 2), shift=1.0), "Warp"),
         (Stretch(extent=0.1), "stretch"),
         (ChannelShift(most=1, group=1, channels=2), "channel_shift"),
     ],
@@ -184,6 +183,53 @@ def test_currents_are_no_events(change, name):
     currents = Currents.constant(jnp.ones((1, 2)))
     message = f"^{name} requires events, and the inputs are arrays or currents"
     assert_refused(lambda: change(KEY, currents), UsageError, message)
+
+
+def test_values_per_step_cannot_be_warped():
+    message = "^Warp requires events or currents, and the inputs are arrays"
+    warp = Warp(shape=(1, 2), shift=1.0)
+    assert_refused(lambda: warp(KEY, jnp.ones((3, 1, 2))), UsageError, message)
+
+
+def test_shifted_and_mirrored_currents_are_those_of_the_shifted_and_mirrored_image():
+    # Two pieces of two planes of 5 x 7 pixels, and two channels of a bias after them.
+    value = jax.random.uniform(jax.random.key(5), (2, 72), minval=0.5)
+    planes = np.asarray(value[:, :70]).reshape(2, *SHAPE)
+    padded = np.pad(planes, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    candidates = {
+        (flip, down, right): moved[..., ::-1] if flip else moved
+        for flip in (False, True)
+        for down in range(5)
+        for right in range(5)
+        for moved in [padded[..., down : down + 5, right : right + 7]]
+    }
+    seen = set()
+    for seed in range(12):
+        warp = Warp(shape=SHAPE, shift=2.0, mirror=0.5)
+        changed = warp(jax.random.key(seed), Currents(time=jnp.array([0.0, 0.1]), value=value))
+        assert np.array_equal(changed.time, jnp.array([0.0, 0.1]))
+        assert np.array_equal(changed.value[:, 70:], value[:, 70:])
+        images = np.asarray(changed.value[:, :70]).reshape(planes.shape)
+        (change,) = [key for key, image in candidates.items() if np.array_equal(image, images)]
+        seen.add(change)
+    assert {flip for flip, _, _ in seen} == {False, True}
+    assert len(seen) > 6
+
+
+@pytest.mark.parametrize("shape", [(70,), SHAPE])
+def test_currents_without_a_change_stay_as_they_are_in_any_shape(shape):
+    value = jnp.arange(70.0).reshape(1, *shape)
+    changed = Warp(shape=SHAPE)(KEY, Currents.constant(value))
+    assert np.array_equal(changed.value, Currents.constant(value).value)
+    assert changed.lasting
+
+
+def test_rotated_and_enlarged_currents_have_no_gaps():
+    value = jnp.ones((1, 28 * 28))
+    for seed in range(5):
+        warp = Warp(shape=(28, 28), rotation=20.0, scale=0.2)
+        image = warp(jax.random.key(seed), Currents.constant(value)).value.reshape(28, 28)
+        assert np.all(np.asarray(image)[9:19, 9:19] == 1)
 
 
 def test_a_stretched_sample_keeps_its_shape_and_stretches_vary():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxsnn.errors import UsageError, suggestion
 from jaxsnn.keywords import suggests_keywords, with_underscores
-from jaxsnn.network.array_types import Array, Float, Int
+from jaxsnn.network.array_types import Array, Bool, Float, Int
 from jaxsnn.network.valued_inputs import Currents
 from jaxsnn.options import ENCODER
 from jaxsnn.train.data.encoders import Delta, LevelCrossing, PopulationCode
@@ -195,7 +195,9 @@ class Warp:
     """Random mirroring, shift, rotation, scaling and distortion of each image: its events move to the
     nearest pixels.
 
-    Those that leave the image are lost. Channels after those of the pixels, such as a bias, do not change.
+    Those that leave the image are lost. Of images as currents each pixel takes the value of the nearest
+    pixel at its warped position, 0 outside of the image. Channels after those of the pixels, such as a
+    bias, do not change.
     All changes except `distortion` and `mirror` are sampled uniformly between minus and plus the attribute.
 
     Attributes:
@@ -239,14 +241,19 @@ class Warp:
             raise UsageError(Text("mirror is {mirror:g}", mirror=self.mirror), fix=fix)
 
     def __call__(self, key: jax.Array, inputs: Any) -> Any:
-        """Warp the pixels of one sample, Events or GradedEvents (events,)."""
-        refuse_values(inputs, "Warp")
+        """Warp the pixels of one sample, Events or GradedEvents (events,), or Currents (pieces,
+        channels).
+        """
+        if isinstance(inputs, Currents):
+            return replace(inputs, value=self._resampled(key, inputs.value))
+        if not hasattr(inputs, "time"):
+            message = "Warp requires events or currents, and the inputs are arrays"
+            raise UsageError(message, fix="leave it out")
         rows, columns = self.shape[-2:]
         pixels = rows * columns
         plane, pixel = inputs.index // pixels, inputs.index % pixels
         place = jnp.stack([pixel // columns, pixel % columns], axis=-1)
-        moved = jnp.rint(self._moved(key, place.astype(inputs.time.dtype))).astype(jnp.int32)
-        inside = jnp.all((moved >= 0) & (moved < jnp.array([rows, columns])), axis=-1)
+        moved, inside = self._target(key, place.astype(inputs.time.dtype))
         is_pixel = inputs.index < math.prod(self.shape)
         index = plane * pixels + moved[..., 0] * columns + moved[..., 1]
         return replace(
@@ -254,6 +261,33 @@ class Warp:
             time=jnp.where(is_pixel & ~inside, jnp.inf, inputs.time),
             index=jnp.where(is_pixel & inside, index, inputs.index).astype(jnp.int32),
         )
+
+    def _resampled(
+        self, key: jax.Array, value: Float[Array, "pieces ..."]
+    ) -> Float[Array, "pieces ..."]:
+        """Return currents whose pixels have the values at the warped positions, 0 outside of the
+        image. Every pixel is read rather than moved, since moved pixels would leave gaps.
+        """
+        rows, columns = self.shape[-2:]
+        number_of_pixels = math.prod(self.shape)
+        flat = value.reshape(len(value), -1)
+        images = flat[:, :number_of_pixels].reshape(len(value), -1, rows, columns)
+        place = jnp.stack(jnp.indices((rows, columns)), axis=-1).reshape(-1, 2)
+        source, inside = self._target(key, place.astype(value.dtype))
+        source = jnp.where(inside[:, None], source, 0)
+        warped = jnp.where(inside, images[..., source[:, 0], source[:, 1]], 0.0)
+        others = flat[:, number_of_pixels:]
+        return jnp.concatenate([warped.reshape(len(value), -1), others], axis=1).reshape(
+            value.shape
+        )
+
+    def _target(
+        self, key: jax.Array, place: Float[Array, "places 2"]
+    ) -> tuple[Int[Array, "places 2"], Bool[Array, "places"]]:
+        """Return the nearest pixels of warped positions, and which of them are in the image."""
+        moved = jnp.rint(self._moved(key, place)).astype(jnp.int32)
+        inside = jnp.all((moved >= 0) & (moved < jnp.array(self.shape[-2:])), axis=-1)
+        return moved, inside
 
     def _moved(self, key: jax.Array, place: Float[Array, "events 2"]) -> Float[Array, "events 2"]:
         """Return the new positions of pixels."""
