@@ -467,6 +467,19 @@ def _explicit(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
     return {"source": source, "position": position}
 
 
+def _behind_linear_node(wire: Wire) -> LoweringError:
+    return LoweringError(
+        Text(
+            "node '{node}' ({type}) has individual synaptic delays, but receives its input "
+            "through another linear node",
+            node=wire.name,
+            type=wire.kind,
+        ),
+        fix="connect it directly to neurons or to an input",
+        node=wire.name,
+    )
+
+
 def _synapses_with_delays(
     wire: Wire,
     operator: Operator,
@@ -477,16 +490,7 @@ def _synapses_with_delays(
     for each synapse; a matrix if the delays are those of the sources.
     """
     if not operator.is_identity:
-        raise LoweringError(
-            Text(
-                "node '{node}' ({type}) has individual synaptic delays, but receives its input "
-                "through another linear node",
-                node=wire.name,
-                type=wire.kind,
-            ),
-            fix="connect it directly to neurons or to an input",
-            node=wire.name,
-        )
+        raise _behind_linear_node(wire)
     outputs, inputs = weight.shape
     if delay.ndim < 2:
         late = jnp.broadcast_to(delay, (inputs,))
@@ -502,6 +506,34 @@ def _synapses_with_delays(
         row=np.arange(source.size),
         weight=weight.T.reshape(-1, 1),
         row_delay=delay.T.reshape(-1),
+    )
+
+
+def _sparse(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
+    """Return an operator followed by a SparseLinear: a position for each output, and a row for each
+    synapse.
+    """
+    delay = parameters.get("delay")
+    if not operator.is_identity:
+        if delay is None:
+            return _one_by_one(wire, inward, parameters, operator, dtype)
+        raise _behind_linear_node(wire)
+    source, target, value = entries_of(wire, inward, parameters, dtype)
+    return replace(
+        operator,
+        positions=wire.size,
+        columns=1,
+        source=source,
+        position=target,
+        row=np.arange(source.size),
+        weight=value[:, None],
+        row_delay=delay,
     )
 
 
@@ -779,6 +811,7 @@ _Join = Callable[[Wire, tuple[int, ...], Arrays, Operator, DTypeLike], Operator]
 _JOINED: Mapping[str, _Join] = {
     "Linear": _matrix,
     "Affine": _matrix,
+    "SparseLinear": _sparse,
     "Scale": _scaled,
     "Flatten": _reordered,
     "Delay": _delayed,

@@ -1,0 +1,115 @@
+"""Sparse weights against the same weights as dense matrices: spikes and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import sparse
+
+import jaxsnn
+from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.network.spikes import Events
+from jaxsnn.nir import build
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+INPUTS, NEURONS, T_END = 6, 40, 0.1
+RNG = np.random.default_rng(4)
+FIRST = sparse.csr_array(
+    RNG.uniform(1.0, 3.0, (NEURONS, INPUTS)) * (RNG.random((NEURONS, INPUTS)) < 0.5)
+)
+BACK = sparse.csr_array(
+    RNG.normal(0.1, 0.5, (NEURONS, NEURONS)) * (RNG.random((NEURONS, NEURONS)) < 0.1)
+)
+EVENTS = Events(
+    time=jnp.asarray(np.sort(RNG.uniform(0, 0.08, (2, 30)))),
+    index=jnp.asarray(RNG.integers(0, INPUTS, (2, 30))),
+)
+NEURON = {"tau_mem": "10ms", "tau_syn": "5ms"}
+
+
+def delays_of(weight, least=1e-3):
+    """Delays with the pattern of some weights."""
+    delay = weight.copy()
+    delay.data = np.random.default_rng(5).uniform(least, 4e-3, delay.nnz)
+    return delay
+
+
+def feed_forward(weight, delay=None):
+    layers = build.linear(weight=weight, delay=delay), build.cubalif(**NEURON)
+    return jaxsnn.lower(build.sequential(build.input(INPUTS), *layers))
+
+
+def recurrent(first, back, delay=None, between=()):
+    nodes = {
+        "in": build.input(INPUTS),
+        "1": build.linear(weight=first),
+        "2": build.cubalif(NEURONS, **NEURON),
+        "back": build.linear(weight=back, delay=delay),
+        "late": build.delay(np.linspace(1e-3, 2e-3, NEURONS)),
+        "out": build.output(),
+    }
+    chains = [("in", "1", "2", "out"), ("2", *between, "back", "2")]
+    named = {name for chain in chains for name in chain}
+    nodes = {name: layer for name, layer in nodes.items() if name in named}
+    return jaxsnn.lower(build.network(nodes, chains))
+
+
+def spikes(network, backend="native", engine=None):
+    engine = engine or EventDriven(max_spikes=60, backend=backend)
+    return jaxsnn.simulate(network, EVENTS, T_END, engine=engine, throw=False).spikes["2"]
+
+
+def gradients(network):
+    """Gradients of a weighted sum of all spike times."""
+    weighting = np.random.default_rng(6).normal(size=(NEURONS, 60))
+
+    def loss(parameters):
+        times = spikes(network.with_parameters(parameters)).time
+        return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0) * weighting)
+
+    return jax.grad(loss)(network.parameters)
+
+
+def compare(thin, dense, nodes, rtol=1e-12):
+    """Compare spikes exactly up to rounding, and one gradient for each stored weight."""
+    got, expected = spikes(thin), spikes(dense)
+    assert int(expected.count.sum()) > 100
+    np.testing.assert_array_equal(got.count, expected.count)
+    np.testing.assert_allclose(got.time, expected.time, rtol=rtol)
+    got, expected = gradients(thin), gradients(dense)
+    patterns = {wire.name: wire.detail for wire in thin.wires}
+    for node, node_gradients in expected.items():
+        for key, values in node_gradients.items():
+            if node in nodes and key in ("weight", "delay"):
+                values = values[patterns[node].target, patterns[node].source]
+            assert np.abs(values).max() > 0 or key in ("r", "v_leak", "w_in", "v_reset")
+            scale = np.abs(values).max() + 1e-12
+            np.testing.assert_allclose(got[node][key], values, atol=1e-8 * scale, rtol=1e-8)
+
+
+def test_a_sparse_layer_fires_like_a_dense_one():
+    compare(feed_forward(FIRST), feed_forward(FIRST.toarray()), ["1"])
+
+
+def test_a_sparse_layer_with_delays_fires_like_a_dense_one():
+    delay = delays_of(FIRST)
+    dense = jaxsnn.with_synaptic_delays(feed_forward(FIRST.toarray()), "1", delay.toarray())
+    compare(feed_forward(FIRST, delay), dense, ["1"])
+
+
+@pytest.mark.parametrize("backend", ["xla"])
+def test_xla_runs_sparse_layers(backend):
+    got, expected = (spikes(feed_forward(weight), backend) for weight in (FIRST, FIRST.toarray()))
+    np.testing.assert_allclose(got.time, expected.time, rtol=1e-12)
+
+
+def test_time_steps_with_sparse_weights_are_those_with_dense_ones():
+    engine = jaxsnn.TimeStepped(dt=1e-3)
+    solutions = [
+        jaxsnn.simulate(recurrent(FIRST, weight), EVENTS, T_END, engine=engine)
+        for weight in (BACK, BACK.toarray())
+    ]
+    got, expected = (solution.count("2") for solution in solutions)
+    assert int(expected.sum()) > 20
+    np.testing.assert_array_equal(got, expected)
