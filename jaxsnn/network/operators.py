@@ -45,6 +45,7 @@ class Operator:
         row_delay: (rows,) seconds, in addition, or None.
         order: (channels,) int array: channel k of the node is channel order[k] as counted above;
             None: as counted.
+        is_sparse: whether it contains sparse weights: groups then store single synapses.
     """
 
     inward: int
@@ -57,6 +58,7 @@ class Operator:
     delay: Any = None
     row_delay: Any = None
     order: Int[np.ndarray, "channels"] | None = None
+    is_sparse: bool = False
 
     @property
     def size(self) -> int:
@@ -104,6 +106,30 @@ class Operator:
         # Channels are counted column by column.
         matrix = jnp.swapaxes(tiles, 1, 2).reshape(self.inward, self.size)
         return matrix if self.order is None else matrix[:, self.order]
+
+    def synapses(
+        self, dtype: DTypeLike
+    ) -> tuple[
+        Int[np.ndarray, "synapses"],
+        Int[np.ndarray, "synapses"],
+        Float[Array, "synapses"],
+        Float[Array, "synapses"] | None,
+    ]:
+        """Return the source, the channel of the node, the weight and the delay of each connection; None
+        if rows have no delays.
+        """
+        source, position, row = self.entries()
+        if self.is_identity:
+            return source, source, jnp.ones(self.inward, dtype), None
+        # Channels are counted column by column.
+        channel = np.arange(self.columns) * self.positions + position[:, None]
+        if self.order is not None:
+            channel = np.argsort(self.order)[channel]
+        delay = None
+        if self.row_delay is not None:
+            delay = jnp.repeat(self.row_delay[row], self.columns)
+        weight = self.weight[row].reshape(-1)
+        return np.repeat(source, self.columns), channel.reshape(-1), weight, delay
 
     def apply(self, values: Float[Array, "inward"], dtype: DTypeLike) -> Float[Array, "channels"]:
         """Apply the map to constant values of the source's channels."""
@@ -522,7 +548,8 @@ def _sparse(
     delay = parameters.get("delay")
     if not operator.is_identity:
         if delay is None:
-            return _one_by_one(wire, inward, parameters, operator, dtype)
+            joined = _one_by_one(wire, inward, parameters, operator, dtype)
+            return replace(joined, is_sparse=joined.source is not None)
         raise _behind_linear_node(wire)
     source, target, value = entries_of(wire, inward, parameters, dtype)
     return replace(
@@ -534,6 +561,7 @@ def _sparse(
         row=np.arange(source.size),
         weight=value[:, None],
         row_delay=delay,
+        is_sparse=True,
     )
 
 

@@ -19,11 +19,10 @@ from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, war
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
-from jaxsnn.nir.graphs.export import document_of_graph, tagged
+from jaxsnn.nir.graphs.export import dense_document, tagged
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
-from jaxsnn.nir.io.files import Group
 from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Parameter, Value, nothing
 from jaxsnn.nir.model.nodes import class_of
@@ -62,12 +61,9 @@ Number = float | np.ndarray | Sequence[float]
 Time = Number | str
 Weights = Initializer | np.ndarray
 
-#: Maximum number of entries of a matrix that replaces a sparse one: 2 GiB in float64.
-MAX_DENSE_ENTRIES = 2**28
-
 
 @summarised
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Edges:
     """Synapses of a sparse weight matrix, one entry of each array for each synapse. The same pair of
     neurons may have several synapses.
@@ -132,7 +128,7 @@ class Edges:
         pre, post, weight = map(np.asarray, (self.pre, self.post, self.weight))
         if weight.ndim == 0:
             weight = np.broadcast_to(weight, pre.shape)
-        columns = {"pre": pre, "post": post, "weight": weight}
+        columns: dict[str, Any] = {"pre": pre, "post": post, "weight": weight}
         delay = parse_time(self.delay) if isinstance(self.delay, str) else self.delay
         if delay is not None:
             columns["delay"] = np.broadcast_to(delay, pre.shape) if np.ndim(delay) == 0 else delay
@@ -279,9 +275,10 @@ def linear(
     'SparseLinear'
     """
     if hasattr(weight, "tocsc"):
-        outputs = weight.shape[0] if outputs is None else outputs
-        synapses = Edges.of_matrix(weight, delay)
-        return _matrix("SparseLinear", outputs, {"weight": synapses}, inputs=weight.shape[1])
+        matrix: Any = weight
+        outputs = matrix.shape[0] if outputs is None else outputs
+        synapses = Edges.of_matrix(matrix, delay)
+        return _matrix("SparseLinear", outputs, {"weight": synapses}, inputs=matrix.shape[1])
     if delay is not None:
         raise UsageError(
             "delay is the delay of each synapse of a SciPy sparse matrix, but the weights are not one",
@@ -762,42 +759,7 @@ def with_dense_weights(graph: Graph) -> Graph:
            [1., 0.]])
     """
     refuse_no_graph(graph)
-    document = document_of_graph(graph)
-    root = Group(document["node"], document["node"].attributes)
-    members = Group(root["nodes"], root["nodes"].attributes)
-    for name, sparse in graph.nodes.items():
-        if sparse.type != "SparseLinear":
-            continue
-        shape = tuple(np.ravel(sparse.value("shape")).tolist())
-        if sparse.value("delay") is not None:
-            raise GraphError(
-                Text(
-                    "node '{node}' (SparseLinear) has synaptic delays, which NIR's Linear lacks",
-                    node=name,
-                ),
-                fix="build it with edges without delays, and put a Delay before it",
-                node=name,
-            )
-        entries = shape[0] * shape[1]
-        if entries > MAX_DENSE_ENTRIES:
-            raise GraphError(
-                Text(
-                    "node '{node}' (SparseLinear): {count} weights become a dense matrix of {entries} "
-                    "entries, the limit is {limit}",
-                    node=name,
-                    count=sparse.value("weight").size,
-                    entries=entries,
-                    limit=MAX_DENSE_ENTRIES,
-                ),
-                fix="save the sparse matrix with scipy.sparse.save_npz, and build the graph from it",
-                node=name,
-            )
-        dense = np.zeros(shape, sparse.value("weight").dtype)
-        np.add.at(dense, (sparse.value("target"), sparse.value("source")), sparse.value("weight"))
-        linear_tree = {"type": "Linear", "weight": dense}
-        members[name] = group_of(linear_tree, NIR_VERSION)["node"]
-    root["nodes"] = members
-    return parse(Group({**document, "node": root}, document.attributes), dialect=graph.dialect)
+    return parse(dense_document(graph), dialect=graph.dialect)
 
 
 def __dir__() -> list[str]:

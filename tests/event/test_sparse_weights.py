@@ -7,9 +7,11 @@ import pytest
 from scipy import sparse
 
 import jaxsnn
+from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_driven import EventDriven
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
+from tests.helpers.refusals import assert_refused
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -113,3 +115,101 @@ def test_time_steps_with_sparse_weights_are_those_with_dense_ones():
     got, expected = (solution.count("2") for solution in solutions)
     assert int(expected.sum()) > 20
     np.testing.assert_array_equal(got, expected)
+
+
+def test_a_sparse_cycle_fires_like_a_dense_one():
+    compare(recurrent(FIRST, BACK), recurrent(FIRST.toarray(), BACK.toarray()), ["1", "back"])
+
+
+def test_dense_inputs_of_a_sparse_cycle():
+    first = FIRST.toarray()
+    compare(recurrent(first, BACK), recurrent(first, BACK.toarray()), ["back"])
+
+
+def test_a_sparse_cycle_with_a_delay_of_each_neuron():
+    thin, dense = (recurrent(FIRST, weight, between=["late"]) for weight in (BACK, BACK.toarray()))
+    compare(thin, dense, ["back"])
+
+
+def test_a_sparse_cycle_with_a_delay_of_each_synapse():
+    delay = delays_of(BACK)
+    dense = recurrent(FIRST.toarray(), BACK.toarray())
+    dense = jaxsnn.with_synaptic_delays(dense, "back", delay.toarray())
+    compare(recurrent(FIRST, BACK, delay), dense, ["1", "back"])
+
+
+def excitatory_and_inhibitory(convert):
+    """Two populations of a cycle: all four projections are sparse, two of them without delays."""
+    rng = np.random.default_rng(7)
+    sizes = {"e": 30, "i": 10}
+    nodes = {
+        "in": build.input(INPUTS),
+        "e": build.cubalif(30, **NEURON),
+        "i": build.cubalif(10, tau_mem="8ms", tau_syn="4ms"),
+        "out": build.output(),
+    }
+    chains = [("i", "out")]
+    for target, outputs in sizes.items():
+        weight = FIRST[:outputs]
+        nodes[f"in_{target}"] = build.linear(weight=convert(weight))
+        chains.append(("in", f"in_{target}", target))
+        for source, inputs in sizes.items():
+            dense = rng.normal(0.2 if source == "e" else -0.6, 0.1, (outputs, inputs))
+            weight = sparse.csr_array(dense * (rng.random(dense.shape) < 0.2))
+            nodes[f"{source}_{target}"] = build.linear(weight=convert(weight))
+            late = (f"late_{target}",) if source == "e" else ()
+            if late:
+                nodes[late[0]] = build.delay(np.full(inputs, 1.5e-3))
+            chains.append((source, *late, f"{source}_{target}", target))
+    return jaxsnn.lower(build.network(nodes, chains))
+
+
+def test_excitatory_and_inhibitory_populations_with_sparse_weights():
+    engine = EventDriven(max_spikes=100, backend="native", refractory=1e-3)
+    solutions = [
+        jaxsnn.simulate(excitatory_and_inhibitory(convert), EVENTS, T_END, engine=engine)
+        for convert in (lambda weight: weight, lambda weight: weight.toarray())
+    ]
+    for name in ("e", "i"):
+        got, expected = (solution.spikes[name] for solution in solutions)
+        assert int(expected.count.sum()) > 50
+        np.testing.assert_array_equal(got.count, expected.count)
+        np.testing.assert_allclose(got.time, expected.time, rtol=1e-11)
+
+
+def test_gradients_of_a_sparse_cycle_are_those_of_finite_differences():
+    network = recurrent(FIRST, BACK, delays_of(BACK))
+
+    def loss(values):
+        node = {**network.parameters["back"], "weight": values}
+        times = spikes(network.with_parameters({**network.parameters, "back": node})).time
+        return jnp.sum(jnp.where(jnp.isfinite(times), times, 0.0))
+
+    values = network.parameters["back"]["weight"]
+    gradient = jax.grad(loss)(values)
+    assert gradient.shape == (BACK.nnz,)
+    for synapse in np.argsort(-abs(np.asarray(gradient)))[[0, 5, 20]]:
+        step = jnp.zeros(BACK.nnz).at[synapse].set(1e-7)
+        difference = (loss(values + step) - loss(values - step)) / 2e-7
+        np.testing.assert_allclose(gradient[synapse], difference, rtol=1e-5)
+
+
+def test_other_backends_refuse_sparse_cycles_by_name():
+    assert_refused(
+        lambda: spikes(recurrent(FIRST, BACK), "xla"),
+        LoweringError,
+        node="2",
+        code="sparse-weights",
+    )
+
+
+def test_rectangular_pulses_refuse_sparse_cycles_by_name():
+    nodes = {
+        "in": build.input(INPUTS),
+        "1": build.linear(weight=FIRST),
+        "2": build.lif(NEURONS, tau="10ms"),
+        "back": build.linear(weight=BACK),
+        "out": build.output(),
+    }
+    network = jaxsnn.lower(build.network(nodes, [("in", "1", "2", "out"), ("2", "back", "2")]))
+    assert_refused(lambda: spikes(network), LoweringError, node="2", code="sparse-weights")

@@ -90,3 +90,23 @@ def test_time_steps_refuse_delays_of_sparse_synapses():
         "delays",
         node="1",
     )
+
+
+def test_files_have_dense_matrices_and_a_note_says_their_size(tmp_path):
+    with pytest.warns(UserWarning, match=r"3 weights become 6 entries"):
+        jaxsnn.nir.write(tmp_path / "net.nir", graph_of(MATRIX))
+    node = jaxsnn.read(tmp_path / "net.nir").nodes["1"]
+    assert node.type == "Linear"
+    np.testing.assert_array_equal(node.weight, MATRIX.toarray())
+
+
+def test_files_of_large_sparse_matrices_are_refused(tmp_path):
+    layer = build.linear(2**14, weight=EDGES)
+    graph = build.sequential(build.input(2**15), layer, LIF)
+    assert_refused(
+        lambda: jaxsnn.nir.write(tmp_path / "net.nir", graph),
+        GraphError,
+        "3 weights .* 536870912 entries",
+        node="1",
+        fix="save_npz",
+    )
