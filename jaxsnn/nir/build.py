@@ -62,6 +62,7 @@ Time = Number | str
 Weights = Initializer | np.ndarray
 
 
+@suggests_keywords
 @summarised
 @dataclasses.dataclass(frozen=True, eq=False)
 class Edges:

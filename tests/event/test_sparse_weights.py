@@ -213,3 +213,30 @@ def test_rectangular_pulses_refuse_sparse_cycles_by_name():
     }
     network = jaxsnn.lower(build.network(nodes, [("in", "1", "2", "out"), ("2", "back", "2")]))
     assert_refused(lambda: spikes(network), LoweringError, node="2", code="sparse-weights")
+
+
+def test_memory_of_a_sparse_cycle_has_no_table_of_all_pairs():
+    size = 4000
+    edges = build.Edges(np.arange(size - 1), np.arange(1, size), np.full(size - 1, 8.0))
+    nodes = {
+        "in": build.input(1),
+        "1": build.linear(size, weight=build.Edges(np.array([0]), np.array([0]), np.array([8.0]))),
+        "2": build.cubalif(size, **NEURON),
+        "back": build.linear(size, weight=edges),
+        "out": build.output(),
+    }
+    chains = [("in", "1", "2", "out"), ("2", "back", "2")]
+    network = jaxsnn.lower(build.network(nodes, chains))
+    engine = EventDriven(max_spikes=4, max_events=200, backend="native")
+
+    def loss(parameters, events):
+        subject = network.with_parameters(parameters)
+        spikes = jaxsnn.simulate(subject, events, 5e-3, engine=engine, throw=False).spikes["2"]
+        return jnp.sum(jnp.where(jnp.isfinite(spikes.time), spikes.time, 0.0))
+
+    events = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
+    compiled = jax.jit(jax.grad(loss)).lower(network.parameters, events).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < size * size
+    gradient = compiled(network.parameters, events)["back"]["weight"]
+    assert gradient.shape == (size - 1,)
+    assert float(gradient[0]) < 0

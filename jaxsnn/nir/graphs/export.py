@@ -99,11 +99,11 @@ def dense_document(graph: Graph) -> Group:
             raise GraphError(
                 Text(
                     "node '{node}' (SparseLinear): {count} weights become a dense matrix of "
-                    "{entries} entries ({size:.1f} GB), the limit is {limit}",
+                    "{entries} entries ({size:.1f} GiB), the limit is {limit}",
                     node=name,
                     count=weight.size,
                     entries=entries,
-                    size=entries * weight.itemsize / 1e9,
+                    size=entries * weight.itemsize / 2**30,
                     limit=MAX_DENSE_ENTRIES,
                 ),
                 fix="save the sparse matrix with scipy.sparse.save_npz, and build the graph from it",
@@ -139,11 +139,11 @@ def _dense_notes(graph: Graph) -> Iterator[Note]:
             yield Note(
                 Text(
                     "node '{node}': NIR files have dense matrices only: {count} weights become "
-                    "{entries} entries ({size:.3g} MB)",
+                    "{entries} entries ({size:.3g} MiB)",
                     node=name,
                     count=weight.size,
                     entries=int(np.prod(shape, dtype=int)),
-                    size=float(np.prod(shape, dtype=float)) * weight.itemsize / 1e6,
+                    size=float(np.prod(shape, dtype=float)) * weight.itemsize / 2**20,
                 ),
                 kind="approximated",
                 code="sparse-weights",
