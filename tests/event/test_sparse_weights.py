@@ -1,5 +1,7 @@
 """Sparse weights against the same weights as dense matrices: spikes and gradients."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from scipy import sparse
 import jaxsnn
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_driven import EventDriven
+from jaxsnn.event.native import native_limits
 from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from tests.helpers.refusals import assert_refused
@@ -17,17 +20,17 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 INPUTS, NEURONS, T_END = 6, 40, 0.1
 RNG = np.random.default_rng(4)
-FIRST = sparse.csr_array(
+FIRST: Any = sparse.csr_array(
     RNG.uniform(1.0, 3.0, (NEURONS, INPUTS)) * (RNG.random((NEURONS, INPUTS)) < 0.5)
 )
-BACK = sparse.csr_array(
+BACK: Any = sparse.csr_array(
     RNG.normal(0.1, 0.5, (NEURONS, NEURONS)) * (RNG.random((NEURONS, NEURONS)) < 0.1)
 )
 EVENTS = Events(
     time=jnp.asarray(np.sort(RNG.uniform(0, 0.08, (2, 30)))),
     index=jnp.asarray(RNG.integers(0, INPUTS, (2, 30))),
 )
-NEURON = {"tau_mem": "10ms", "tau_syn": "5ms"}
+NEURON: Any = {"tau_mem": "10ms", "tau_syn": "5ms"}
 
 
 def delays_of(weight, least=1e-3):
@@ -148,7 +151,7 @@ def excitatory_and_inhibitory(convert):
         "i": build.cubalif(10, tau_mem="8ms", tau_syn="4ms"),
         "out": build.output(),
     }
-    chains = [("i", "out")]
+    chains: list[tuple[str, ...]] = [("i", "out")]
     for target, outputs in sizes.items():
         weight = FIRST[:outputs]
         nodes[f"in_{target}"] = build.linear(weight=convert(weight))
@@ -236,7 +239,18 @@ def test_memory_of_a_sparse_cycle_has_no_table_of_all_pairs():
 
     events = Events(time=jnp.zeros((1, 1)), index=jnp.zeros((1, 1), int))
     compiled = jax.jit(jax.grad(loss)).lower(network.parameters, events).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < size * size
+    usage: Any = compiled.memory_analysis()
+    assert usage.temp_size_in_bytes < size * size
     gradient = compiled(network.parameters, events)["back"]["weight"]
     assert gradient.shape == (size - 1,)
     assert float(gradient[0]) < 0
+
+
+def test_auto_warns_if_a_table_is_too_large_for_the_kernels(monkeypatch):
+    monkeypatch.setattr(native_limits, "LARGEST", 1000)
+    native_limits._warn_of_large_table.cache_clear()
+    network = recurrent(FIRST.toarray(), BACK.toarray())
+    network = jaxsnn.with_synaptic_delays(network, "back", delays_of(BACK).toarray())
+    engine = EventDriven(max_spikes=2, max_events=40, backend="auto")
+    with pytest.warns(Warning, match=r"runs in XLA.*limit is 1000"):
+        spikes(network, engine=engine)

@@ -1,5 +1,7 @@
 """Graphs with sparse weights: what `build.linear` takes, and what it refuses."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -10,7 +12,7 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir import build
 from tests.helpers.refusals import assert_refused
 
-MATRIX = sparse.csr_array(np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]]))
+MATRIX: Any = sparse.csr_array(np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]]))
 EDGES = build.Edges(
     pre=np.array([1, 0, 1]), post=np.array([2, 2, 0]), weight=np.array([4.0, 3.0, 2.0])
 )
@@ -27,25 +29,25 @@ def test_a_matrix_and_its_edges_are_the_same_node(convert):
     nodes = [graph_of(weight).nodes["1"] for weight in (getattr(MATRIX, convert)(), EDGES)]
     for node in nodes:
         assert node.type == "SparseLinear"
-        np.testing.assert_array_equal(node.source, [0, 1, 1])
-        np.testing.assert_array_equal(node.target, [2, 0, 2])
-        np.testing.assert_array_equal(node.weight, [3.0, 2.0, 4.0])
-        assert node.delay is None
+        np.testing.assert_array_equal(node.value("source"), [0, 1, 1])
+        np.testing.assert_array_equal(node.value("target"), [2, 0, 2])
+        np.testing.assert_array_equal(node.value("weight"), [3.0, 2.0, 4.0])
+        assert node.value("delay") is None
 
 
 def test_delays_follow_their_synapses():
     delay = MATRIX.copy()
     delay.data = MATRIX.data * 1e-3
     node = graph_of(MATRIX, delay).nodes["1"]
-    np.testing.assert_allclose(node.delay, node.weight * 1e-3)
+    np.testing.assert_allclose(node.value("delay"), node.value("weight") * 1e-3)
     edges = build.Edges(pre=EDGES.pre, post=EDGES.post, weight=EDGES.weight, delay="1.5ms")
-    np.testing.assert_allclose(graph_of(edges).nodes["1"].delay, [1.5e-3] * 3)
+    np.testing.assert_allclose(graph_of(edges).nodes["1"].value("delay"), [1.5e-3] * 3)
 
 
 def test_dense_weights_replace_sparse_ones():
     dense = build.with_dense_weights(graph_of(MATRIX))
     assert dense.nodes["1"].type == "Linear"
-    np.testing.assert_array_equal(dense.nodes["1"].weight, MATRIX.toarray())
+    np.testing.assert_array_equal(dense.nodes["1"].value("weight"), MATRIX.toarray())
 
 
 WRONG = {
@@ -97,7 +99,7 @@ def test_files_have_dense_matrices_and_a_note_says_their_size(tmp_path):
         jaxsnn.nir.write(tmp_path / "net.nir", graph_of(MATRIX))
     node = jaxsnn.read(tmp_path / "net.nir").nodes["1"]
     assert node.type == "Linear"
-    np.testing.assert_array_equal(node.weight, MATRIX.toarray())
+    np.testing.assert_array_equal(node.value("weight"), MATRIX.toarray())
 
 
 def test_files_of_large_sparse_matrices_are_refused(tmp_path):
