@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,40 @@ def matrix_entries(parameters: Mapping[str, Any], detail: Any, inward: Shape) ->
     weight = parameters["weight"]
     target, source = np.divmod(np.arange(math.prod(weight.shape)), weight.shape[1])
     return source, target, weight.reshape(-1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SparsePattern:
+    """Connections of a sparse matrix, which are static: equal patterns have equal arrays.
+
+    Attributes:
+        shape: (outputs, inputs).
+        source, target: (synapses,) int32 arrays, in the order of the weights.
+    """
+
+    shape: Shape
+    source: np.ndarray
+    target: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, SparsePattern)
+            and self.shape == other.shape
+            and np.array_equal(self.source, other.source)
+            and np.array_equal(self.target, other.target)
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.shape, self.source.tobytes(), self.target.tobytes()))
+
+
+def sparse_entries(parameters: Mapping[str, Any], detail: SparsePattern, inward: Shape) -> Entries:
+    """List the synapses of a sparse matrix; weight is (synapses,)."""
+    return detail.source, detail.target, parameters["weight"]
 
 
 def scale_entries(parameters: Mapping[str, Any], detail: Any, inward: Shape) -> Entries:

@@ -62,6 +62,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "resetting-readout": "A readout resets",
         "floor": "A membrane has a lower bound",
         "instant-cycle": "A cycle has no delay, or its result depends on the order of its nodes in a time step",
+        "sparse-weights": "Sparse weights are made dense, or are not supported where they are",
         "delay": "A delay is not a multiple of the time step, or is in an unsupported place",
         "late-bias": "A bias passes through a delay",
         "long-delay": "A delay is not shorter than the run, so that no spike arrives",

@@ -27,14 +27,20 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.event_record import Budget, EventRecord
-from jaxsnn.event.forward.group import FanOut, GroupSpec, layout
+from jaxsnn.event.forward.group import FanOut, GroupSpec, GroupSpikes, layout
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
-from jaxsnn.event.native.native_group import ByTarget, native_group_spikes
+from jaxsnn.event.native.native_group import (
+    ByTarget,
+    SynapseLists,
+    native_group_spikes,
+    sparse_group_spikes,
+)
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.event.native.native_limits import (
     group_obstacles,
+    kernels_enabled,
     native_obstacles,
     reads_out_native,
     runs_native,
@@ -53,6 +59,11 @@ from jaxsnn.event.projections.sources import (
     Sources,
     earliest,
     room_behind,
+)
+from jaxsnn.event.projections.synapse_lists import (
+    PopulationPaths,
+    group_synapses,
+    has_sparse_weights,
 )
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import LARGEST
@@ -526,6 +537,9 @@ class RecurrentPart:
 
     def run(self, record: EventRecord, t_end: Seconds) -> None:
         """Simulate the group, and write the results into the record and the trains."""
+        if any(has_sparse_weights(part.signal.paths) for part in self.parts):
+            self._run_with_lists(record, t_end)
+            return
         spec, feedback = self._feedback()
         from_outside = []
         constants = [part.constants() for part in self.parts]
@@ -553,6 +567,86 @@ class RecurrentPart:
             weights = of_weights, [delay for _, delay in feedback]
         else:
             simulated = simulate(*primals)
+        self._write_down(record, spec, constants, simulated, weights, native)
+
+    def _run_with_lists(self, record: EventRecord, t_end: Seconds) -> None:
+        """Simulate a group with sparse weights by the native kernels, with lists of synapses."""
+        engine, dtype = self.sources.engine, self.sources.network.dtype
+        sizes = [part.population.size for part in self.parts]
+        populations = []
+        for number, part in enumerate(self.parts):
+            late = {name: self._steps((source, number)) for source, name in enumerate(self.names)}
+            populations.append(
+                PopulationPaths(
+                    name=part.name,
+                    size=sizes[number],
+                    first=sum(sizes[:number]),
+                    scale=part.scale,
+                    paths=part.signal.paths,
+                    steps_late=late,
+                )
+            )
+        layers = tuple(part.spec() for part in self.parts)
+        spec = GroupSpec(layers=layers, edges=(), max_events=self._room(layers))
+        batch = next(iter(self.sources.trains.values())).time.shape[0]
+        self._refuse_lists(spec, sum(sizes), dtype, batch)
+        group = group_synapses(populations, self.sources.trains, batch, dtype)
+        synapses = SynapseLists(
+            begin=group.begin,
+            target=group.target,
+            senders=group.senders,
+            immediate=group.immediate,
+        )
+        if len(group.senders):
+            self._refuse_long(spec.max_events, synapses.max_deliveries, batch)
+        constants = [part.constants() for part in self.parts]
+        primals = varying_like(
+            (group.weight, group.delay, (group.time, group.row), tuple(constants), t_end)
+        )
+        simulated, weights = sparse_group_spikes(spec, engine.threads, sizes, synapses, *primals)
+        self._write_down(record, spec, constants, simulated, (weights, group.delay), native=True)
+
+    def _refuse_lists(self, spec: GroupSpec, neurons: int, dtype: Any, samples: Any) -> None:
+        """Refuse sparse weights where the native kernels do not run the group, and currents.
+
+        Raises:
+            LoweringError: what is not supported, and why.
+        """
+        engine, obstacle = self.sources.engine, None
+        if engine.backend == "xla" or not kernels_enabled(engine):
+            obstacle = 'only backend="native" supports them'
+        elif any(part.neuron.level is not None for part in self.parts):
+            obstacle = "spikes are rectangular pulses, or inputs are currents"
+        else:
+            obstacle = next(group_obstacles(spec, neurons, engine, dtype.name, samples), None)
+        if obstacle is not None:
+            raise LoweringError(
+                Text(
+                    "node '{node}' is part of a cycle with sparse weights, which is not simulated: "
+                    "{obstacle}",
+                    node=self.names[0],
+                    obstacle=obstacle,
+                ),
+                fix="use jaxsnn.nir.build.with_dense_weights(graph)",
+                node=self.names[0],
+                code="sparse-weights",
+            )
+
+    def _write_down(
+        self,
+        record: EventRecord,
+        spec: GroupSpec,
+        constants: Sequence[NeuronConstants],
+        simulated: GroupSpikes,
+        weights: Any,
+        native: bool,
+    ) -> None:
+        """Write the spikes of the group into the record and the trains.
+
+        Args:
+            weights: arrays that are finite if all weights are.
+        """
+        engine = self.sources.engine
         # One budget for the whole group, under the name of its first population.
         budget = Budget(needed=greatest(simulated.events_needed), room=jnp.int32(spec.max_events))
         record.budgets["max_events"][self.names[0]] = budget

@@ -128,6 +128,14 @@ def _of_thresholds(network: Network) -> Surrogate:
 def _refuse_synaptic_delays(network: Network) -> None:
     """Refuse delays of synapses: delays in steps must be known before compilation."""
     _, delays = without_synaptic_delays(network)
+    for wire in network.wires:
+        if wire.kind == "SparseLinear" and "delay" in network.parameters[wire.name]:
+            raise LoweringError(
+                f"node '{wire.name}' (SparseLinear) has individual synaptic delays, which the "
+                "time-stepped engine does not support",
+                fix=Text("simulate with {engine}", engine=ENGINE.set_to("event")),
+                node=wire.name,
+            )
     for name in delays:
         raise LoweringError(
             f"node '{name}' has individual synaptic delays (with_synaptic_delays), which the "

@@ -23,7 +23,7 @@ def long_delay_notes(network: Network, t_end: Any) -> Iterator[str]:
     if isinstance(t_end, Tracer):
         return
     for wire in network.wires:
-        if wire.kind not in ("Delay", "Linear", "Affine"):
+        if wire.kind not in ("Delay", "Linear", "Affine", "SparseLinear"):
             continue
         delay = network.parameters.get(wire.name, {}).get("delay")
         if delay is None or isinstance(delay, Tracer):

@@ -20,6 +20,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from jaxsnn.errors import LoweringError
+from jaxsnn.linear_map import SparsePattern
 from jaxsnn.network.array_types import Array, Float
 from jaxsnn.network.structure import Entries, Wire
 from jaxsnn.options import ENGINE
@@ -59,6 +60,14 @@ def matrix_product(
 ) -> Float[Array, "samples outputs"]:
     """Apply Linear or Affine: x times weight (outputs, inputs)."""
     return x @ parameters["weight"].T
+
+
+def sparse_product(
+    parameters: Arrays, detail: SparsePattern, x: Float[Array, "samples inputs"]
+) -> Float[Array, "samples outputs"]:
+    """Apply SparseLinear: the sum over its synapses of weight times x."""
+    sent = x[:, detail.source] * parameters["weight"]
+    return jnp.zeros((len(x), detail.shape[0]), sent.dtype).at[:, detail.target].add(sent)
 
 
 def scaled(

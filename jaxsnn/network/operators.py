@@ -45,6 +45,7 @@ class Operator:
         row_delay: (rows,) seconds, in addition, or None.
         order: (channels,) int array: channel k of the node is channel order[k] as counted above;
             None: as counted.
+        is_sparse: whether it contains sparse weights: groups then store single synapses.
     """
 
     inward: int
@@ -57,6 +58,7 @@ class Operator:
     delay: Any = None
     row_delay: Any = None
     order: Int[np.ndarray, "channels"] | None = None
+    is_sparse: bool = False
 
     @property
     def size(self) -> int:
@@ -104,6 +106,30 @@ class Operator:
         # Channels are counted column by column.
         matrix = jnp.swapaxes(tiles, 1, 2).reshape(self.inward, self.size)
         return matrix if self.order is None else matrix[:, self.order]
+
+    def synapses(
+        self, dtype: DTypeLike
+    ) -> tuple[
+        Int[np.ndarray, "synapses"],
+        Int[np.ndarray, "synapses"],
+        Float[Array, "synapses"],
+        Float[Array, "synapses"] | None,
+    ]:
+        """Return the source, the channel of the node, the weight and the delay of each connection; None
+        if rows have no delays.
+        """
+        source, position, row = self.entries()
+        if self.is_identity:
+            return source, source, jnp.ones(self.inward, dtype), None
+        # Channels are counted column by column.
+        channel = np.arange(self.columns) * self.positions + position[:, None]
+        if self.order is not None:
+            channel = np.argsort(self.order)[channel]
+        delay = None
+        if self.row_delay is not None:
+            delay = jnp.repeat(self.row_delay[row], self.columns)
+        weight = self.weight[row].reshape(-1)
+        return np.repeat(source, self.columns), channel.reshape(-1), weight, delay
 
     def apply(self, values: Float[Array, "inward"], dtype: DTypeLike) -> Float[Array, "channels"]:
         """Apply the map to constant values of the source's channels."""
@@ -467,6 +493,19 @@ def _explicit(operator: Operator) -> dict[str, Int[np.ndarray, "pairs"]]:
     return {"source": source, "position": position}
 
 
+def _behind_linear_node(wire: Wire) -> LoweringError:
+    return LoweringError(
+        Text(
+            "node '{node}' ({type}) has individual synaptic delays, but receives its input "
+            "through another linear node",
+            node=wire.name,
+            type=wire.kind,
+        ),
+        fix="connect it directly to neurons or to an input",
+        node=wire.name,
+    )
+
+
 def _synapses_with_delays(
     wire: Wire,
     operator: Operator,
@@ -477,16 +516,7 @@ def _synapses_with_delays(
     for each synapse; a matrix if the delays are those of the sources.
     """
     if not operator.is_identity:
-        raise LoweringError(
-            Text(
-                "node '{node}' ({type}) has individual synaptic delays, but receives its input "
-                "through another linear node",
-                node=wire.name,
-                type=wire.kind,
-            ),
-            fix="connect it directly to neurons or to an input",
-            node=wire.name,
-        )
+        raise _behind_linear_node(wire)
     outputs, inputs = weight.shape
     if delay.ndim < 2:
         late = jnp.broadcast_to(delay, (inputs,))
@@ -502,6 +532,36 @@ def _synapses_with_delays(
         row=np.arange(source.size),
         weight=weight.T.reshape(-1, 1),
         row_delay=delay.T.reshape(-1),
+    )
+
+
+def _sparse(
+    wire: Wire,
+    inward: tuple[int, ...],
+    parameters: Arrays,
+    operator: Operator,
+    dtype: DTypeLike,
+) -> Operator:
+    """Return an operator followed by a SparseLinear: a position for each output, and a row for each
+    synapse.
+    """
+    delay = parameters.get("delay")
+    if not operator.is_identity:
+        if delay is None:
+            joined = _one_by_one(wire, inward, parameters, operator, dtype)
+            return replace(joined, is_sparse=joined.source is not None)
+        raise _behind_linear_node(wire)
+    source, target, value = entries_of(wire, inward, parameters, dtype)
+    return replace(
+        operator,
+        positions=wire.size,
+        columns=1,
+        source=source,
+        position=target,
+        row=np.arange(source.size),
+        weight=value[:, None],
+        row_delay=delay,
+        is_sparse=True,
     )
 
 
@@ -779,6 +839,7 @@ _Join = Callable[[Wire, tuple[int, ...], Arrays, Operator, DTypeLike], Operator]
 _JOINED: Mapping[str, _Join] = {
     "Linear": _matrix,
     "Affine": _matrix,
+    "SparseLinear": _sparse,
     "Scale": _scaled,
     "Flatten": _reordered,
     "Delay": _delayed,

@@ -19,11 +19,11 @@ from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, war
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
-from jaxsnn.nir.graphs.export import tagged
+from jaxsnn.nir.graphs.export import dense_document, tagged
 from jaxsnn.nir.graphs.parse import parse
 from jaxsnn.nir.initializers import Initializer, Seed, generator_of, kaiming_uniform
 from jaxsnn.nir.io.documents import NIR_VERSION, group_of
-from jaxsnn.nir.model.graph import Graph
+from jaxsnn.nir.model.graph import Graph, refuse_no_graph
 from jaxsnn.nir.model.node import Parameter, Value, nothing
 from jaxsnn.nir.model.nodes import class_of
 from jaxsnn.nir.model.passes import Shape
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from jaxsnn.nir.dialects.option_keywords import DialectKeywords
 
 __all__ = [
+    "Edges",
     "Layer",
     "affine",
     "cubali",
@@ -52,12 +53,126 @@ __all__ = [
     "output",
     "scale",
     "sequential",
+    "with_dense_weights",
 ]
 
 Size = int | Sequence[int]
 Number = float | np.ndarray | Sequence[float]
 Time = Number | str
 Weights = Initializer | np.ndarray
+
+
+@suggests_keywords
+@summarised
+@dataclasses.dataclass(frozen=True, eq=False)
+class Edges:
+    """Synapses of a sparse weight matrix, one entry of each array for each synapse. The same pair of
+    neurons may have several synapses.
+
+    Attributes:
+        pre, post: Numbers of the presynaptic and of the postsynaptic neuron.
+        weight: Weights.
+        delay: Delays in seconds, or one for all, also as text such as "1.5ms"; None: no delay.
+    """
+
+    pre: np.ndarray
+    post: np.ndarray
+    weight: np.ndarray
+    delay: Any = None
+
+    @classmethod
+    def of_matrix(cls, weight: Any, delay: Any = None) -> Edges:
+        """Return the stored entries of a SciPy sparse matrix (outputs, inputs), zeros included.
+
+        Args:
+            weight: Weights.
+            delay: Delays: one, or a sparse matrix with the same stored entries.
+
+        Raises:
+            UsageError: The delays are stored for other synapses than the weights.
+        """
+        columns = weight.tocsc(copy=True)
+        columns.sum_duplicates()
+        if hasattr(delay, "tocsc"):
+            delays = delay.tocsc(copy=True)
+            delays.sum_duplicates()
+            same = columns.shape == delays.shape and all(
+                np.array_equal(getattr(columns, key), getattr(delays, key))
+                for key in ("indptr", "indices")
+            )
+            if not same:
+                raise UsageError(
+                    Text(
+                        "the matrix of delays has shape {delay_shape} and {delays} stored entries, "
+                        "that of the weights has shape {shape} and {weights}, or other places",
+                        delay_shape=delays.shape,
+                        delays=delays.nnz,
+                        shape=columns.shape,
+                        weights=columns.nnz,
+                    ),
+                    fix="store a delay for each stored weight, a delay of 0 too",
+                )
+            delay = delays.data
+        pre = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
+        return cls(pre=pre, post=columns.indices, weight=columns.data, delay=delay)
+
+    def parameters(self, name: str, shape: Shape) -> dict[str, np.ndarray]:
+        """Return the parameters of a SparseLinear, synapses in the order of (pre, post).
+
+        Args:
+            name: Name of the node.
+            shape: (outputs, inputs).
+
+        Raises:
+            GraphError: Columns of different lengths, or a neuron that does not exist.
+        """
+        pre, post, weight = map(np.asarray, (self.pre, self.post, self.weight))
+        if weight.ndim == 0:
+            weight = np.broadcast_to(weight, pre.shape)
+        columns: dict[str, Any] = {"pre": pre, "post": post, "weight": weight}
+        delay = parse_time(self.delay) if isinstance(self.delay, str) else self.delay
+        if delay is not None:
+            columns["delay"] = np.broadcast_to(delay, pre.shape) if np.ndim(delay) == 0 else delay
+        for key, column in columns.items():
+            if np.shape(column) != (len(pre),):
+                raise GraphError(
+                    Text(
+                        "node '{node}': {parameter} of shape {actual} does not fit {expected}",
+                        node=name,
+                        parameter=key,
+                        actual=np.shape(column),
+                        expected=(len(pre),),
+                    ),
+                    fix="pass one entry for each synapse",
+                    node=name,
+                )
+        for key, channels in (("pre", shape[1]), ("post", shape[0])):
+            index = columns[key]
+            if index.dtype.kind not in "iu" or (
+                len(index) and not 0 <= index.min() <= index.max() < channels
+            ):
+                raise GraphError(
+                    Text(
+                        "node '{node}': {parameter} has the type {dtype} and is not between 0 and "
+                        "{last}",
+                        node=name,
+                        parameter=key,
+                        dtype=index.dtype,
+                        last=channels - 1,
+                    ),
+                    fix="number neurons by integers from 0",
+                    node=name,
+                )
+        order = np.lexsort((post, pre))
+        parameters = {
+            "shape": np.array(shape),
+            "source": pre[order].astype(np.int32),
+            "target": post[order].astype(np.int32),
+            "weight": weight[order],
+        }
+        if delay is not None:
+            parameters["delay"] = np.asarray(columns["delay"], float)[order]
+        return parameters
 
 
 @summarised
@@ -73,14 +188,16 @@ class Layer:
         weights: Arrays, or initialisers that draw them.
         node_fields: Arrays and settings of a layer from `node`, used unchanged; None for other layers.
         without_unit: Names of the time constants that were passed as numbers, not as text.
+        inputs: Number of inputs of a sparse matrix; None: not known.
     """
 
     type: str
     size: Shape | None = None
     parameters: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
-    weights: Mapping[str, Weights] = dataclasses.field(default_factory=nothing)
+    weights: Mapping[str, Any] = dataclasses.field(default_factory=nothing)
     node_fields: Mapping[str, Value] | None = None
     without_unit: tuple[str, ...] = ()
+    inputs: int | None = None
 
     def leaving(self, name: str, shape: Shape) -> Shape:
         """Return the output shape of a layer without a size, for an input shape.
@@ -138,10 +255,38 @@ def output(size: Size | None = None) -> Layer:
 
 
 @suggests_keywords
-def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Layer:
+def linear(
+    outputs: int | None = None, *, weight: Weights | Edges | Any = None, delay: Any = None
+) -> Layer:
     """Return a weight matrix: an array (outputs, inputs), or drawn by an initialiser (default:
-    kaiming_uniform).
+    kaiming_uniform), or sparse.
+
+    Args:
+        outputs: Number of outputs; not needed if the weights determine it.
+        weight: Array, initialiser, SciPy sparse matrix (outputs, inputs), or `Edges`. The engines
+            store only the entries of a sparse matrix.
+        delay: Delay of each synapse of a SciPy matrix: one, or a sparse matrix with the same stored
+            entries; seconds.
+
+    Raises:
+        UsageError: The number of outputs is unknown, or delays of dense weights.
+
+    >>> synapses = Edges(pre=np.array([0, 1]), post=np.array([2, 0]), weight=np.array([1.0, 2.0]))
+    >>> sequential(input(2), linear(3, weight=synapses), lif(tau="10ms")).nodes["1"].type
+    'SparseLinear'
     """
+    if hasattr(weight, "tocsc"):
+        matrix: Any = weight
+        outputs = matrix.shape[0] if outputs is None else outputs
+        synapses = Edges.of_matrix(matrix, delay)
+        return _matrix("SparseLinear", outputs, {"weight": synapses}, inputs=matrix.shape[1])
+    if delay is not None:
+        raise UsageError(
+            "delay is the delay of each synapse of a SciPy sparse matrix, but the weights are not one",
+            fix="pass Edges(..., delay=...), or jaxsnn.with_synaptic_delays for dense weights",
+        )
+    if isinstance(weight, Edges):
+        return _matrix("SparseLinear", outputs, {"weight": weight})
     return _matrix("Linear", outputs, {"weight": kaiming_uniform() if weight is None else weight})
 
 
@@ -149,23 +294,38 @@ def linear(outputs: int | None = None, *, weight: Weights | None = None) -> Laye
 def affine(
     outputs: int | None = None, *, weight: Weights | None = None, bias: Weights | float = 0.0
 ) -> Layer:
-    """Return a weight matrix and a bias: arrays, or drawn by initialisers, the weights first."""
+    """Return a weight matrix and a bias: arrays, or drawn by initialisers, the weights first.
+
+    Raises:
+        UsageError: The number of outputs is unknown, or the weights are sparse.
+    """
+    if isinstance(weight, Edges) or hasattr(weight, "tocsc"):
+        raise UsageError(
+            "an affine layer has dense weights, but these are sparse",
+            fix="use linear, and v_leak of the neurons for the constant",
+        )
     weights = {"weight": kaiming_uniform() if weight is None else weight}
     if callable(bias):
         return _matrix("Affine", outputs, {**weights, "bias": bias})
     return dataclasses.replace(_matrix("Affine", outputs, weights), parameters={"bias": bias})
 
 
-def _matrix(kind: str, outputs: int | None, weights: Mapping[str, Weights]) -> Layer:
+def _matrix(
+    kind: str,
+    outputs: int | None,
+    weights: Mapping[str, Any],
+    *,
+    inputs: int | None = None,
+) -> Layer:
     weight = weights["weight"]
-    if not callable(weight):
+    if not callable(weight) and not isinstance(weight, Edges):
         outputs = np.shape(weight)[0] if outputs is None else outputs
     if outputs is None:
         raise UsageError(
             Text("a {type} layer has no number of outputs", type=kind),
             fix="pass it, or an array of weights",
         )
-    return Layer(type=kind, size=(outputs,), weights=weights)
+    return Layer(type=kind, size=(outputs,), weights=weights, inputs=inputs)
 
 
 @suggests_keywords
@@ -517,6 +677,21 @@ def _entry(name: str, layer: Layer, fed: Shape, rng: np.random.Generator | None)
         return entry | {"shape": np.array(shape)}
     for key, weight in layer.weights.items():
         array_shape = (*shape, *fed) if key == "weight" else shape
+        if isinstance(weight, Edges):
+            if len(array_shape) != 2 or layer.inputs not in (None, array_shape[1]):
+                raise GraphError(
+                    Text(
+                        "node '{node}': {parameter} of shape {actual} does not fit {expected}",
+                        node=name,
+                        parameter=key,
+                        actual=(*shape, layer.inputs),
+                        expected=array_shape,
+                    ),
+                    fix="weights are (outputs, inputs), and a sparse matrix has one axis of inputs",
+                    node=name,
+                )
+            entry |= weight.parameters(name, array_shape)
+            continue
         entry[key] = _drawn(name, key, weight, array_shape, rng)
     for key, value in layer.parameters.items():
         array = np.asarray(value, float)
@@ -568,6 +743,24 @@ def _drawn(
             node=name,
         )
     return np.asarray(weight)
+
+
+@suggests_keywords
+def with_dense_weights(graph: Graph) -> Graph:
+    """Return the graph with a Linear in place of each SparseLinear, for programs that read NIR only.
+
+    Raises:
+        GraphError: A matrix would be larger than 2**28 entries, or synapses have delays.
+
+    >>> synapses = Edges(pre=np.array([0, 1]), post=np.array([2, 0]), weight=np.array([1.0, 2.0]))
+    >>> graph = sequential(input(2), linear(3, weight=synapses), lif(tau="10ms"))
+    >>> with_dense_weights(graph).nodes["1"].weight
+    array([[0., 2.],
+           [0., 0.],
+           [1., 0.]])
+    """
+    refuse_no_graph(graph)
+    return parse(dense_document(graph), dialect=graph.dialect)
 
 
 def __dir__() -> list[str]:

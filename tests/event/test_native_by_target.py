@@ -110,8 +110,9 @@ def test_shapes_that_do_not_fit_are_errors():
         results += [real(steps), integer(steps), real(steps), integer((1,)), integer((1, 0))]
         results += [real(listed), integer(listed), integer(listed), integer((1,)), real(nothing)]
         lanes = jnp.ones((6, 1, 4)).at[2:4].set(0)
+        no_lists = jnp.zeros(0, jnp.int32)
         return jax.ffi.ffi_call(target_name("jaxsnn_group_forward", "float32"), results)(
-            *(jnp.ones((2, 4)), by_target, scale, lanes, jnp.zeros((1, 5))),
+            *(jnp.ones((2, 4)), no_lists, no_lists, by_target, scale, lanes, jnp.zeros((1, 5))),
             *(jnp.zeros((1, 5), jnp.int32), jnp.float32(1), jnp.zeros(0)),
             *(jnp.zeros(0, jnp.int32), jnp.zeros(0)),
             max_spikes=np.int64(2),

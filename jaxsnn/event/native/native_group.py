@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +49,54 @@ class ByTarget(NamedTuple):
     scale: Float[Array, "targets"]  # factor for each target
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SynapseLists:
+    """Synapses of each row of a group, instead of a table: static arrays.
+
+    Attributes:
+        begin: (rows + 1,) number of the first synapse of each row.
+        target: (synapses,) postsynaptic neuron among all neurons of the group.
+        senders: (delayed rows,) presynaptic neuron of each row of the delayed feedback.
+        immediate: whether the last rows are those of feedback without a delay, one for each neuron.
+    """
+
+    begin: Int[np.ndarray, "rows"]
+    target: Int[np.ndarray, "synapses"]
+    senders: Int[np.ndarray, "delayed"]
+    immediate: bool
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, SynapseLists)
+            and self.immediate == other.immediate
+            and all(
+                np.array_equal(getattr(self, key), getattr(other, key))
+                for key in ("begin", "target", "senders")
+            )
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        arrays = self.begin, self.target, self.senders
+        return hash((self.immediate, *(array.tobytes() for array in arrays)))
+
+    @cached_property
+    def max_deliveries(self) -> int:
+        """Maximum number of delayed rows of one presynaptic neuron."""
+        return int(np.bincount(self.senders, minlength=1).max())
+
+
+_NO_LISTS = SynapseLists(
+    begin=np.zeros(0, np.int32),
+    target=np.zeros(0, np.int32),
+    senders=np.zeros(0, np.int32),
+    immediate=False,
+)
+
+
 class _Outcome(NamedTuple):
     """Spikes of a group, by neuron and as a spike train in the order in which they act."""
 
@@ -70,6 +118,7 @@ class _OnePopulation:
         immediate: whether there is feedback without a delay.
         held: (neurons, refractory time) of each population; empty if none has one.
         threads: number of threads.
+        lists: synapses of each row; without rows if the weights are a table.
     """
 
     max_spikes: int
@@ -81,13 +130,20 @@ class _OnePopulation:
     immediate: bool
     held: tuple[tuple[int, float], ...]
     threads: int | None
+    lists: SynapseLists = _NO_LISTS
 
     @property
     def most_sent(self) -> int:
         """Maximum number of later events that one spike causes: deliveries, and the end of a
         refractory period.
         """
-        return max(Counter(self.senders).values(), default=0) + bool(self.held)
+        of_table = max(Counter(self.senders).values(), default=0)
+        return max(of_table, self.lists.max_deliveries) + bool(self.held)
+
+    @property
+    def all_senders(self) -> Int[np.ndarray, "delayed"]:
+        """Presynaptic neuron of each row of the delayed feedback, of a table or of lists."""
+        return np.concatenate([np.asarray(self.senders, np.int32), self.lists.senders])
 
     @property
     def refractory(self) -> Float[np.ndarray, "neurons"]:
@@ -178,11 +234,7 @@ def native_group_spikes(
         for (*_, delay), neurons in zip(later, senders, strict=True)
     ]
     delay = jnp.concatenate([jnp.zeros(0, dtype), *delays]).astype(dtype)
-    prepared_constants = (
-        with_infinite_taus(layer.neuron, layer_constants)
-        for layer, layer_constants in zip(spec.layers, constants, strict=True)
-    )
-    every = jax.tree.map(lambda *parts: jnp.concatenate(parts), *prepared_constants)
+    every = _joined_constants(spec, constants)
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
     # The separate weights must have the dtype that they would have as rows of the table.
@@ -193,6 +245,56 @@ def native_group_spikes(
     delay, apart = varying_like((delay, apart), table, time)
     outcome: Any = _group(population, table, apart, every, delay, time, _rows(arrivals), t_end)
     return places.split(spec, outcome), (table, outcome.weight_check)
+
+
+def sparse_group_spikes(
+    spec: GroupSpec,
+    threads: int | None,
+    sizes: Sequence[int],
+    lists: SynapseLists,
+    weight: Float[Array, "synapses"],
+    delay: Delays,
+    arrivals: tuple[Times, Rows],
+    constants: tuple[Constants, ...],
+    t_end: Seconds,
+) -> tuple[GroupSpikes, Any]:
+    """Return the spikes of a group with lists of synapses, as `native_group_spikes` does.
+
+    Args:
+        sizes: number of neurons of each population.
+        lists: rows of arrivals from outside, rows of delayed feedback, rows of other feedback.
+        weight: weights of the synapses, in units of the neurons.
+        delay: (delayed rows,) seconds.
+        arrivals: times and rows of arrivals from outside.
+    """
+    places = _Places(sizes)
+    population = _OnePopulation(
+        max_spikes=max(layer.max_spikes for layer in spec.layers),
+        max_events=spec.max_events,
+        once=spec.layers[0].once,
+        subtract=spec.layers[0].neuron.keeps_overshoot,
+        min_slope=spec.layers[0].min_slope,
+        senders=(),
+        immediate=lists.immediate,
+        held=places.held(spec),
+        threads=threads,
+        lists=lists,
+    )
+    time, row = arrivals
+    apart = ByTarget(jnp.zeros((0, 0), weight.dtype), jnp.zeros(0, weight.dtype))
+    delay, apart = varying_like((delay.astype(weight.dtype), apart), weight, time)
+    operands = weight[:, None], apart, _joined_constants(spec, constants), delay, time, row, t_end
+    outcome: Any = _group(population, *operands)
+    return places.split(spec, outcome), (weight, outcome.weight_check)
+
+
+def _joined_constants(spec: GroupSpec, constants: tuple[Constants, ...]) -> Any:
+    """Return the constants of all neurons of a group in the form that the kernels take."""
+    prepared_constants = (
+        with_infinite_taus(layer.neuron, layer_constants)
+        for layer, layer_constants in zip(spec.layers, constants, strict=True)
+    )
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *prepared_constants)
 
 
 class _Places:
@@ -311,7 +413,7 @@ def _simulated(
 ) -> tuple[_Outcome, _Log, Ordered]:
     """Simulate the group with the kernel."""
     dtype = table.dtype
-    (batch, arrivals), neurons = time.shape, table.shape[1]
+    (batch, arrivals), neurons = time.shape, constants.tau_mem.size
     slots, steps = (
         (batch, neurons, population.max_spikes),
         (
@@ -332,6 +434,8 @@ def _simulated(
     outputs = kernel("jaxsnn_group_forward", results)(
         *(
             table,
+            population.lists.begin,
+            population.lists.target,
             *apart,
             stacked(constants),
             time,
@@ -340,7 +444,7 @@ def _simulated(
         ),
         *(
             delay,
-            np.asarray(population.senders, np.int32),
+            population.all_senders,
             jnp.asarray(population.refractory, dtype),
         ),
         max_spikes=np.int64(population.max_spikes),
@@ -382,9 +486,10 @@ def _backward(
     constants, arrivals = stacked(residuals.constants), residuals.arrivals
     of_constants = gradient_shape(residuals.constants, residuals.required)
     of_time = arrivals.time.shape if residuals.required.time else (0,)
-    rows, neurons = residuals.table.shape
-    of_rows = rows + len(residuals.apart.weight), neurons
-    shapes = of_rows, of_constants, of_time, (len(population.senders),)
+    rows, columns = residuals.table.shape
+    of_rows = rows + len(residuals.apart.weight), columns
+    shapes = of_rows, of_constants, of_time, (len(population.all_senders),)
+    lists = population.lists
     spikes, outcome = residuals.outcome.spikes, residuals.outcome
     drives = [
         jnp.zeros(drive.shape, dtype) if isinstance(drive, SymbolicZero) else drive
@@ -392,7 +497,8 @@ def _backward(
     ]
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_group_backward", results)(
-        *(residuals.table, *residuals.apart, constants, jnp.asarray(residuals.t_end, dtype)),
+        *(residuals.table, lists.begin, lists.target, *residuals.apart, constants),
+        jnp.asarray(residuals.t_end, dtype),
         *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
         *(*residuals.log, *arrivals, *drives),
         subtract=bool(population.subtract),

@@ -95,6 +95,15 @@ def _warn_of_slower_backend(reason: str, fix: str) -> None:
     )
 
 
+@cache
+def _warn_of_large_table(obstacle: str) -> None:
+    """Report once in a process that XLA replaces the kernels for a large group."""
+    warn_of_environment(
+        "a recurrent group runs in XLA, which is slower than the native kernels, because "
+        f"{obstacle}: build its weights from a SciPy sparse matrix"
+    )
+
+
 def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool:
     """Return whether the native backend computes V of neurons that do not fire. Unsupported neurons
     are computed by XLA, whatever the backend.
@@ -151,11 +160,14 @@ def group_obstacles(
     # The kernels have a row of weights to all neurons of the group for each line of a fan-out.
     weights = sum(len(fan_out.by_line) for _, fan_out in spec.fan_outs) * neurons
     if weights > LARGEST:
-        yield Text(
+        obstacle = Text(
             "separate delays of its synapses need {count} weights, the limit is {limit}",
             count=weights,
             limit=LARGEST,
         )
+        if options.backend != "native":
+            _warn_of_large_table(str(obstacle))
+        yield obstacle
     for layer in layers:
         yield from native_obstacles(layer, options, dtype, samples)
 

@@ -204,7 +204,7 @@ def lower_node(node: Node, dialect: Dialect, inward: Shape, shape: Shape) -> Low
     parameters = {
         parameter.name: _lowered(node, parameter, dialect, shape)
         for parameter in traits.parameters
-        if parameter.per != "setting"
+        if parameter.per != "setting" and node.value(parameter.name) is not None
     }
     around = Surroundings(inward=inward, outward=shape, dialect=dialect, parameters=parameters)
     return Lowered(parameters, None if traits.detail is None else traits.detail(node, around))

@@ -6,11 +6,12 @@ Unchanged content is written bit for bit as it was, and nothing is added.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import GraphError, UsageError
+from jaxsnn.errors import GraphError, Note, UsageError, warn_of
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.nir.dialects.inference import TAG, contradicts_tag, tag_text
 from jaxsnn.nir.io.files import Dataset, Group, image_of, save, text_dataset, text_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Types of nodes after which nir infers shapes.
 _WITH_WINDOWS = ("Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten")
+#: Maximum number of entries of a matrix that replaces a sparse one: 2 GiB in float64.
+MAX_DENSE_ENTRIES = 2**28
 #: Exceptions that nir raises if it cannot make a graph of a document.
 _REFUSALS = (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
@@ -37,10 +40,12 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
 
     Names, edges, nesting, metadata and unchanged numbers, with their dtypes, are those of the file
     from which the graph was read. Changed numbers keep the dtype of the file if it can represent them;
-    float16, which rounds to three digits, is replaced by float32.
+    float16, which rounds to three digits, is replaced by float32. Sparse weights become dense
+    matrices, of which a note gives the size.
 
     Raises:
-        GraphError: The graph has become broken, for example by a weight that is NaN.
+        GraphError: The graph has become broken, for example by a weight that is NaN; or a sparse
+            matrix is too large as a dense one, or has delays.
         FileError: The file exists and `force` is not set, or cannot be written.
         UsageError: The argument is not a graph.
     """
@@ -50,12 +55,13 @@ def write(path: str | os.PathLike[str], graph: Graph, force: bool = False) -> No
             Text("a {type} is not a path", type=kind), fix="pass the path first: write(path, graph)"
         )
     refuse_no_graph(graph)
-    save(path, document_of_graph(graph), force)
+    save(path, dense_document(graph), force)
+    warn_of(_dense_notes(graph))
 
 
 def nir_bytes(path: str | os.PathLike[str], graph: Graph) -> bytes:
     """Return the bytes of the file that `write` would write; `path` is for messages."""
-    return image_of(path, document_of_graph(graph))
+    return image_of(path, dense_document(graph))
 
 
 def document_of_graph(graph: Graph) -> Group:
@@ -66,6 +72,82 @@ def document_of_graph(graph: Graph) -> Group:
     document = Group(graph.source, graph.source.attributes)
     document["node"] = _rebuilt(document["node"], "", graph)
     return _with_tag(document, graph.dialect) if contradicts_tag(graph) else document
+
+
+def dense_document(graph: Graph) -> Group:
+    """Return the document of a graph with a Linear in place of each SparseLinear.
+
+    Raises:
+        GraphError: A matrix would have more than `MAX_DENSE_ENTRIES` entries, or synapses have delays.
+    """
+    dense_entries = {}
+    for name, node in graph.nodes.items():
+        if node.type != "SparseLinear":
+            continue
+        shape, weight = tuple(np.ravel(node.value("shape")).tolist()), node.value("weight")
+        if node.value("delay") is not None:
+            raise GraphError(
+                Text(
+                    "node '{node}' (SparseLinear) has synaptic delays, which NIR's Linear does not "
+                    "have",
+                    node=name,
+                ),
+                fix="build it without delays, and put a Delay before it",
+                node=name,
+            )
+        if (entries := shape[0] * shape[1]) > MAX_DENSE_ENTRIES:
+            raise GraphError(
+                Text(
+                    "node '{node}' (SparseLinear): {count} weights become a dense matrix of "
+                    "{entries} entries ({size:.1f} GiB), the limit is {limit}",
+                    node=name,
+                    count=weight.size,
+                    entries=entries,
+                    size=entries * weight.itemsize / 2**30,
+                    limit=MAX_DENSE_ENTRIES,
+                ),
+                fix="save the sparse matrix with scipy.sparse.save_npz, and build the graph from it",
+                node=name,
+            )
+        dense = np.zeros(shape, weight.dtype)
+        np.add.at(dense, (node.value("target"), node.value("source")), weight)
+        kind = text_dataset("Linear")
+        dense_entries[name] = Group(
+            {"type": kind, "weight": Dataset(value=dense, dtype=dense.dtype)}
+        )
+    document = document_of_graph(graph)
+    if dense_entries:
+        document["node"] = _with_entries(document["node"], "", dense_entries)
+    return document
+
+
+def _with_entries(group: Group, path: str, entries: Mapping[str, Group]) -> Group:
+    """Return one level of nesting with other entries for some nodes."""
+    members = Group({}, group["nodes"].attributes)
+    for name, entry in group["nodes"].items():
+        full = f"{path}/{name}" if path else name
+        nested = "nodes" in entry
+        members[name] = _with_entries(entry, full, entries) if nested else entries.get(full, entry)
+    return Group({**group, "nodes": members}, group.attributes)
+
+
+def _dense_notes(graph: Graph) -> Iterator[Note]:
+    """Yield a note on the size of each sparse matrix in a file."""
+    for name, node in graph.nodes.items():
+        if node.type == "SparseLinear":
+            weight, shape = node.value("weight"), np.ravel(node.value("shape"))
+            yield Note(
+                Text(
+                    "node '{node}': NIR files have dense matrices only: {count} weights become "
+                    "{entries} entries ({size:.3g} MiB)",
+                    node=name,
+                    count=weight.size,
+                    entries=int(np.prod(shape, dtype=int)),
+                    size=float(np.prod(shape, dtype=float)) * weight.itemsize / 2**20,
+                ),
+                kind="approximated",
+                code="sparse-weights",
+            )
 
 
 def _with_tag(document: Group, dialect: Dialect) -> Group:

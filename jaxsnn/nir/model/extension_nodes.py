@@ -1,7 +1,8 @@
 """Node types that NIR does not have and that users of PyTorch need: extensions of this package.
 
 A file marks each of them (`EXTENSION_KEY` in the node's metadata). The time-stepped engine runs them;
-continuous time, the chip and the importers of other simulators do not have them.
+continuous time, the chip and the importers of other simulators do not have them, except for
+SparseLinear: both engines run it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from jaxsnn.linear_map import SparsePattern, sparse_entries
 from jaxsnn.nir.model import node_shapes
 from jaxsnn.nir.model.node import Fault, Node, NodeTraits, Parameter, Shape, Surroundings
 from jaxsnn.wording import Text
@@ -246,11 +248,111 @@ class LIFRefrac(Node):
     )
 
 
+def _sparse_size(node: Node) -> Shape:
+    return tuple(np.ravel(node.value("shape")).tolist())
+
+
+def _sparse_problems(node: Node) -> Iterator[Fault]:
+    """Yield faults of the lists of synapses."""
+    size, count = _sparse_size(node), np.size(node.value("weight"))
+    if len(size) != 2:
+        yield Fault(
+            "weight-shape",
+            Text("has {count} sizes", count=len(size)),
+            "its shape must be (outputs, inputs)",
+        )
+        return
+    for key, channels in zip(("target", "source"), size, strict=True):
+        index = np.asarray(node.value(key))
+        if index.shape != (count,):
+            yield Fault(
+                "weight-shape",
+                Text(
+                    "has {count} weights and {parameter} of shape {shape}",
+                    count=count,
+                    parameter=key,
+                    shape=index.shape,
+                ),
+                "list one source and one target for each weight",
+            )
+        elif count and (index.min() < 0 or index.max() >= channels):
+            outside = index.min() if index.min() < 0 else index.max()
+            yield Fault(
+                "weight-shape",
+                Text(
+                    "has {parameter} {index}, but {channels} channels",
+                    parameter=key,
+                    index=outside,
+                    channels=channels,
+                ),
+                f"number channels from 0 to {channels - 1}",
+            )
+    delay = node.value("delay")
+    if delay is not None and np.shape(delay) != (count,):
+        yield Fault(
+            "weight-shape",
+            Text(
+                "has {count} weights and delays of shape {shape}",
+                count=count,
+                shape=np.shape(delay),
+            ),
+            "list one delay for each weight",
+        )
+
+
+def _sparse_detail(node: Node, around: Surroundings) -> SparsePattern:
+    """Return the synapses without their weights."""
+    del around
+    source, target = (np.asarray(node.value(key), np.int32) for key in ("source", "target"))
+    return SparsePattern(shape=_sparse_size(node), source=source, target=target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SparseLinear(Node):
+    """y = W x for a sparse W: a list of synapses, each with a source, a target, a weight and
+    possibly a delay.
+    """
+
+    shape: np.ndarray | None = None
+    source: np.ndarray | None = None
+    target: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    delay: np.ndarray | None = None
+    traits = NodeTraits(
+        type="SparseLinear",
+        extension=PACKAGE,
+        parameters=(
+            _setting(name="shape", least=1),
+            _setting(name="source", least=0),
+            _setting(name="target", least=0),
+            Parameter(name="weight"),
+            Parameter(name="delay", time=1, least=0, optional=True),
+        ),
+        linear=True,
+        own_shape=lambda node: _sparse_size(node)[1:],
+        transfer=lambda node, shape: _sparse_size(node)[:1],
+        synapses=lambda node, shape: int(np.size(node.value("weight"))),
+        problems=_sparse_problems,
+        detail=_sparse_detail,
+        apply="jaxsnn.network.linear_nodes:sparse_product",
+        entries=sparse_entries,
+    )
+
+
 #: The extensions by name.
 EXTENSIONS: Mapping[str, type[Node]] = MappingProxyType(
     {
         cls.__name__: cls
-        for cls in (MaxPool1d, MaxPool2d, Reshape, ReLU, LayerNorm, Alpha, LIFRefrac)
+        for cls in (
+            MaxPool1d,
+            MaxPool2d,
+            Reshape,
+            ReLU,
+            LayerNorm,
+            Alpha,
+            LIFRefrac,
+            SparseLinear,
+        )
     }
 )
 #: Advice for each extension: the closest network that NIR can express.
@@ -262,6 +364,7 @@ ALTERNATIVES: Mapping[str, str] = MappingProxyType(
         "ReLU": "remove it, or put spiking neurons in its place",
         "LayerNorm": "remove it, or use BatchNorm, which from_torch merges into the weights",
         "Alpha": "use CubaLIF neurons, which have one synaptic current",
+        "SparseLinear": "make it dense with jaxsnn.nir.build.with_dense_weights(graph)",
         "LIFRefrac": "use CubaLIF neurons, which have no refractory period",
     }
 )

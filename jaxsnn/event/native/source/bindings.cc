@@ -58,7 +58,7 @@ native::Options make_options(std::int64_t max_spikes, std::int64_t max_counted, 
 template <class T>
 std::string read_population(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ffi::AnyBuffer time,
                             ffi::AnyBuffer t_end, native::Population<T>& population,
-                            bool batch_has_positions = true) {
+                            bool batch_has_positions = true, bool has_lists = false) {
   if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
   if (parameters.dimensions().size() != 3) return "constants are not (fields, positions, neurons)";
   if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
@@ -67,7 +67,8 @@ std::string read_population(ffi::AnyBuffer weight, ffi::AnyBuffer parameters, ff
   population.positions = parameters.dimensions()[1];
   population.batch = time.dimensions()[0];
   population.arrivals = time.dimensions()[1];
-  if (!has_shape(parameters, {native::kFields, population.positions, population.neurons}))
+  if (!has_shape(parameters, {native::kFields, population.positions,
+                              has_lists ? parameters.dimensions()[2] : population.neurons}))
     return "constants are not (6, positions, neurons)";
   if (population.positions < 1 || (batch_has_positions && population.batch % population.positions))
     return "positions do not fit the batch";
@@ -226,6 +227,37 @@ ffi::Error LayerBackward(ffi::AnyBuffer weight, ffi::AnyBuffer parameters,
   return ffi::Error::Success();
 }
 
+/// Read the population of a group: its weights are a table (rows, neurons), or, if `begin` is not
+/// empty, lists of synapses. Return the problem, or an empty string.
+std::string read_group_weights(ffi::AnyBuffer weight, ffi::AnyBuffer begin, ffi::AnyBuffer target,
+                               ffi::AnyBuffer parameters, ffi::AnyBuffer time,
+                               ffi::AnyBuffer t_end, native::Population<NUMBER>& population,
+                               native::Feedback<NUMBER>& feedback) {
+  const bool has_lists = !has_shape(begin, {0});
+  std::string problem =
+      read_population<NUMBER>(weight, parameters, time, t_end, population, true, has_lists);
+  if (!problem.empty() || !has_lists) return problem;
+  const Index synapses = weight.dimensions()[0];
+  if (begin.dimensions().size() != 1 || !has_shape(target, {synapses}) ||
+      population.neurons != 1 || population.positions != 1)
+    return "synapses are not (synapses,)";
+  if (!has_type(begin, ffi::S32) || !has_type(target, ffi::S32))
+    return "numbers of synapses are not int32";
+  population.neurons = parameters.dimensions()[2];
+  population.rows = begin.dimensions()[0] - 1;
+  feedback.list_begin = begin.typed_data<std::int32_t>();
+  feedback.list_target = target.typed_data<std::int32_t>();
+  if (feedback.list_begin[0] != 0 || feedback.list_begin[population.rows] != synapses)
+    return "the lists of synapses are incomplete";
+  for (Index row = 0; row < population.rows; ++row)
+    if (feedback.list_begin[row] > feedback.list_begin[row + 1])
+      return "the lists of synapses overlap";
+  for (Index n = 0; n < synapses; ++n)
+    if (feedback.list_target[n] < 0 || feedback.list_target[n] >= population.neurons)
+      return "a synapse has no target";
+  return "";
+}
+
 /// Read the results of a group. Return the problem, or an empty string.
 std::string read_group(const native::Population<NUMBER>& population, ffi::AnyBuffer spikes,
                        ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
@@ -306,7 +338,8 @@ std::string read_immediate_weights(native::Population<NUMBER>& population, ffi::
   return "";
 }
 
-ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
+ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
+                        ffi::AnyBuffer list_target, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
                         ffi::AnyBuffer parameters, ffi::AnyBuffer time, ffi::AnyBuffer row,
                         ffi::AnyBuffer t_end, ffi::AnyBuffer delay, ffi::AnyBuffer sender,
                         ffi::AnyBuffer refractory, ffi::Result<ffi::AnyBuffer> spikes,
@@ -323,9 +356,10 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
                         bool once, bool subtract, bool immediate, std::int64_t threads) {
   using T = NUMBER;
   native::Population<T> population;
-  std::string problem = read_population<T>(weight, parameters, time, t_end, population);
-  if (!problem.empty()) return invalid_argument(problem);
   native::Feedback<T> feedback = {};
+  std::string problem = read_group_weights(weight, list_begin, list_target, parameters, time,
+                                           t_end, population, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
   problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
   if (!problem.empty()) return invalid_argument(problem);
   problem = read_feedback(population, delay, sender, refractory, immediate, feedback);
@@ -353,8 +387,9 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::An
   return ffi::Error::Success();
 }
 
-ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::AnyBuffer scale,
-                         ffi::AnyBuffer parameters, ffi::AnyBuffer t_end, ffi::AnyBuffer spikes,
+ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
+                         ffi::AnyBuffer list_target, ffi::AnyBuffer by_target,
+                         ffi::AnyBuffer scale, ffi::AnyBuffer parameters, ffi::AnyBuffer t_end, ffi::AnyBuffer spikes,
                          ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
                          ffi::AnyBuffer neuron, ffi::AnyBuffer total, ffi::AnyBuffer wait,
                          ffi::AnyBuffer log_row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
@@ -366,12 +401,13 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
                          ffi::Result<ffi::AnyBuffer> by_time, ffi::Result<ffi::AnyBuffer> by_delay,
                          bool subtract, bool immediate, double min_slope, std::int64_t threads) {
   using T = NUMBER;
-  native::Population<T> population;
-  std::string problem = read_population<T>(weight, parameters, sorted_time, t_end, population);
-  if (!problem.empty()) return invalid_argument(problem);
   if (by_delay->dimensions().size() != 1) return invalid_argument("delays are not (rows,)");
   // The backward pass reads senders and refractory periods from the log.
+  native::Population<T> population;
   native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
+  std::string problem = read_group_weights(weight, list_begin, list_target, parameters, sorted_time,
+                                           t_end, population, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
   problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
   if (!problem.empty()) return invalid_argument(problem);
   native::Spikes<T> spike_arrays;
@@ -383,10 +419,13 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer by_target, ffi::A
   const Index batch = population.batch, arrivals = population.arrivals,
               neurons = population.neurons;
   const Index slots = spikes.dimensions()[2];
+  const bool has_weight_gradient =
+      feedback.list_begin ? has_shape(*by_weight, {feedback.list_begin[population.rows], 1})
+                          : has_shape(*by_weight, {population.rows, neurons});
   if (!has_shape(by_spikes, {batch, neurons, slots}) ||
       !has_shape(by_train, {batch, spike_train.events}) ||
       !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-      !has_shape(sorted_used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}))
+      !has_shape(sorted_used, {batch}) || !has_weight_gradient)
     return invalid_argument("an argument of the backward pass has the wrong shape");
   for (auto buffer : {by_spikes, by_train})
     if (!has_type(buffer, kType<T>))

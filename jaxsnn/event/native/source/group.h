@@ -178,11 +178,13 @@ class PopulationTiles {
 
 // ---- gradients
 
-/// Set the gradients to 0; `arrivals`: size of the gradient with respect to times.
+/// Set the gradients to 0; `arrivals`: size of the gradient with respect to times; `synapses`: number
+/// of weights stored as lists, -1 for a table.
 template <class T>
-void zero_gradients(const Population<T>& population, const Gradients<T>& gradients,
-                    Index arrivals) {
-  std::fill_n(gradients.weight, population.rows * population.neurons, T(0));
+void zero_gradients(const Population<T>& population, const Gradients<T>& gradients, Index arrivals,
+                    Index synapses = -1) {
+  std::fill_n(gradients.weight, synapses < 0 ? population.rows * population.neurons : synapses,
+              T(0));
   if (gradients.parameters)
     std::fill_n(gradients.parameters, gradients.fields * population.neurons, T(0));
   if (gradients.time) std::fill_n(gradients.time, arrivals, T(0));
@@ -195,10 +197,11 @@ template <class T>
 class PartialGradients {
  public:
   PartialGradients(const Population<T>& population, Index lanes, Index threads,
-                   const Gradients<T>& gradients)
+                   const Gradients<T>& gradients, Index synapses = -1)
       : population_(population),
         gradients_(gradients),
         lanes_(lanes),
+        synapses_(synapses),
         chunks_(std::max<Index>(1, std::min<Index>(8, (population.batch + 1) / 2))),
         threads_(std::clamp<Index>(threads, 1, chunks_)),
         tables_(threads_ * size()),
@@ -231,7 +234,8 @@ class PartialGradients {
   }
 
  private:
-  Index size() const { return (population_.rows + 1) * lanes_; }
+  bool has_lists() const { return synapses_ >= 0; }
+  Index size() const { return has_lists() ? synapses_ : (population_.rows + 1) * lanes_; }
 
   /// Wait until all earlier chunks have been added (or one has failed), then call.
   template <class Call>
@@ -244,6 +248,10 @@ class PartialGradients {
   }
 
   void add_table(const T* table) {
+    if (has_lists()) {
+      for (Index n = 0; n < synapses_; ++n) gradients_.weight[n] += table[n];
+      return;
+    }
     const Index neurons = population_.neurons;
     for (Index row = 0; row < population_.rows; ++row) {
       T* const sum = gradients_.weight + row * neurons;
@@ -266,7 +274,7 @@ class PartialGradients {
 
   const Population<T>& population_;
   const Gradients<T>& gradients_;
-  Index lanes_, chunks_, threads_;
+  Index lanes_, synapses_, chunks_, threads_;
   Array<T> tables_;
   Array<double> parameter_sums_;
   std::mutex mutex_;
@@ -970,6 +978,7 @@ T group_forward(const Population<T>& population, const Options& options,
     });
   };
   if (intervals.taus().ratio == Ratio::kConstantCurrent) {
+    if (feedback.list_begin) throw std::invalid_argument("sparse weights of rectangular pulses");
     Array<T> box_tolerance(tiles.padded(), T(0));
     compute_box_tolerances(population.weight, feedback.rows_in_table(population),
                            int(population.neurons), box_tolerance.data());
@@ -977,6 +986,8 @@ T group_forward(const Population<T>& population, const Options& options,
   } else {
     run(std::false_type(), nullptr);
   }
+  if (feedback.list_begin)
+    return zero_if_finite(population.weight, feedback.list_begin[population.rows]);
   return sparse.zero_if_finite() + table.zero_if_finite();
 }
 
@@ -1042,7 +1053,8 @@ class GroupBackward {
       const Index table_row = valid_row(row);
       // The preceding step is processed next: prefetch its row, which is often not in the cache.
       const Index previous_row = valid_row(step > 0 ? log_.row[offset - 1] : -1);
-      next_gradient_row_ = by_weight + previous_row * lanes_;
+      next_gradient_row_ =
+          feedback_.list_begin ? discarded_row_.data() : by_weight + previous_row * lanes_;
       if (sparse_.is_sparse(previous_row)) sparse_.prefetch(previous_row);
       const double time_gradient = propagate_back(next_wait, table_row, by_weight, needs_time);
       next_wait = log_.wait[offset];
@@ -1098,6 +1110,14 @@ class GroupBackward {
   double propagate_back(double time, Index row, T* by_weight, bool needs_time) {
     const std::true_type yes;
     const std::false_type no;
+    if (feedback_.list_begin) {
+      // There is no table of gradients: the costates advance with the row of zeros.
+      if (row < population_.rows) {
+        propagate_flow(time);
+        return propagate_list(row, by_weight);
+      }
+      by_weight = nullptr;
+    }
     if (with_taus_) {
       if (tiles_.uniform()) return step_back(yes, yes, yes, time, row, by_weight);
       return step_back(yes, no, yes, time, row, by_weight);
@@ -1112,6 +1132,24 @@ class GroupBackward {
     }
     return needs_time ? step_back(yes, yes, no, time, row, by_weight)
                       : step_back(no, yes, no, time, row, by_weight);
+  }
+
+  /// Add the gradients of the synapses of a row at its arrival; return dL/dt of the arrival.
+  double propagate_list(Index row, T* by_weight) {
+    const T *const all_v = p_v(), *const all_j = p_j();
+    const T *const gains = tiles_.gains(), *const synaptic_rates = tiles_.synaptic_rates();
+    double time_gradient = 0;
+    for (Index n = feedback_.list_begin[row]; n < feedback_.list_begin[row + 1]; ++n) {
+      const Index target = feedback_.list_target[n];
+      const T weight = population_.weight[n], j = all_j[target];
+      by_weight[n] += j;
+      time_gradient += weight * (j * synaptic_rates[target] - all_v[target] * gains[target]);
+      if (with_taus_) {
+        by_mem()[target] += weight * j_mem()[target];
+        by_syn()[target] += weight * j_syn()[target];
+      }
+    }
+    return time_gradient;
   }
 
   template <class WithTime, class Uniform, class WithTaus>
@@ -1245,7 +1283,8 @@ void group_backward(const Population<T>& population, const Options& options,
                     const Feedback<T>& feedback, const SortedArrivals<T>& sorted,
                     const Spikes<T>& spikes, const SpikeTrain<T>& train, const EventLog<T>& log,
                     const Cotangents<T>& cotangents, const Gradients<T>& gradients, T* by_delay) {
-  zero_gradients(population, gradients, population.batch * population.arrivals);
+  const Index synapses = feedback.list_begin ? feedback.list_begin[population.rows] : -1;
+  zero_gradients(population, gradients, population.batch * population.arrivals, synapses);
   std::fill_n(by_delay, feedback.delayed, T(0));
   if (population.batch == 0 || population.neurons == 0) return;
   const Intervals<T> intervals(population, sorted);
@@ -1253,7 +1292,8 @@ void group_backward(const Population<T>& population, const Options& options,
   const SparseRows<T> sparse(population, feedback, options.threads);
   const bool skips_sparse = tiles.uniform() && !gradients.with_taus();
   const DenseRows<T> table(population, feedback, skips_sparse ? &sparse : nullptr, options.threads);
-  PartialGradients<T> partial_gradients(population, tiles.padded(), options.threads, gradients);
+  PartialGradients<T> partial_gradients(population, tiles.padded(), options.threads, gradients,
+                                        synapses);
   Array<double> delay_sums(partial_gradients.chunks() * feedback.delayed, 0.0);
   partial_gradients.run([&](Index sample, T* by_weight, double* parameters, Index chunk) {
     GroupBackward<T> backward(population, options, feedback, tiles, table, sparse, spikes, train,

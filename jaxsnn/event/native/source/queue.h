@@ -24,6 +24,10 @@ struct Feedback {
   const T* refractory;         // (neurons,) seconds; null: no refractory period
   const T* by_target;  // (neurons, neurons) immediate weights; null: they are rows of the table
   const T* scale;      // (neurons,) factor for each target of `by_target`
+  /// (rows + 1,) first synapse of each row; null: the table is dense. With lists of synapses the
+  /// table of weights is (synapses,), row by row.
+  const std::int32_t* list_begin = nullptr;
+  const std::int32_t* list_target = nullptr;  // (synapses,) postsynaptic neuron
 
   bool uses_queue() const { return delayed > 0 || refractory; }
 

@@ -34,8 +34,15 @@ class SparseRows {
         in_table_(feedback.rows_in_table(population)),
         max_weights_(population.neurons / kMinSparsity),
         capacity_(max_weights_ + 1),
+        list_begin_(feedback.list_begin),
         counts_(population.rows),
-        entries_(2 * population.rows * capacity_) {
+        entries_(list_begin_ ? list_begin_[population.rows] : 2 * population.rows * capacity_) {
+    if (list_begin_) {
+      ThreadPool::shared().run(population.rows, threads, [&](Index row) {
+        split_list(row, population.weight, feedback.list_target);
+      });
+      return;
+    }
     const Index bands = feedback.by_target ? (neurons_ + kBand - 1) / kBand : 0;
     finite_sums_ = Array<T>(bands, T(0));
     ThreadPool::shared().run(bands + in_table_, threads, [&](Index n) {
@@ -94,11 +101,24 @@ class SparseRows {
     bool is_sparse;
   };
 
-  Entry* entries(Index row, bool lowering) {
-    return entries_.data() + (2 * row + lowering) * capacity_;
+  /// Return the index of the first entry of a row with one sign.
+  Index first_entry(Index row, bool lowering) const {
+    if (list_begin_) return list_begin_[row] + (lowering ? counts_[row].by_sign[0] : 0);
+    return (2 * row + lowering) * capacity_;
   }
+  Entry* entries(Index row, bool lowering) { return entries_.data() + first_entry(row, lowering); }
   const Entry* entries(Index row, bool lowering) const {
-    return entries_.data() + (2 * row + lowering) * capacity_;
+    return entries_.data() + first_entry(row, lowering);
+  }
+
+  /// Copy the list of synapses of a row, those with positive weights first.
+  void split_list(Index row, const T* weights, const std::int32_t* targets) {
+    const Index first = list_begin_[row], end = list_begin_[row + 1];
+    Index place[2] = {first, first};
+    for (Index n = first; n < end; ++n) place[1] += !(weights[n] < 0);
+    counts_[row] = {{std::int32_t(place[1] - first), std::int32_t(end - place[1])}, true};
+    for (Index n = first; n < end; ++n)
+      entries_[place[weights[n] < 0]++] = {std::uint32_t(targets[n]), weights[n]};
   }
 
   /// Sum with four accumulators: additions to a single accumulator would wait for each other.
@@ -196,8 +216,9 @@ class SparseRows {
   Index neurons_, in_table_;
   Index max_weights_;  // maximum number of weights in a sparse row
   Index capacity_;     // entries per list: max_weights_ and one for overflow
+  const std::int32_t* list_begin_;  // see `Feedback`
   Array<RowCounts> counts_;
-  Array<Entry> entries_;  // (rows, sign of the weight, capacity_)
+  Array<Entry> entries_;  // (rows, sign of the weight, capacity_), or one for each synapse
   Array<T> finite_sums_;  // of each band: 0, or NaN if a weight is not finite
 };
 
@@ -215,6 +236,7 @@ class DenseRows {
         zeros_(lanes_, T(0)),
         table_(population.weight) {
     const Index neurons = population.neurons;
+    if (feedback.list_begin) return;  // all rows are sparse
     if (neurons != lanes_) {
       padded_ = Array<T>(in_table_ * lanes_);
       table_ = padded_.data();
