@@ -289,6 +289,13 @@ def test_labels_that_no_output_has_are_refused_before_classes_are_named(
 # Arrays
 
 
+def test_classes_are_numbered_by_default():
+    x = np.zeros((3, 2))
+    assert Data(x=x, y=np.array([0, 2, 1])).classes == ("0", "1", "2")
+    assert Data(x=x, y=np.array([0, 2, 1]), classes=("a", "b", "c")).classes == ("a", "b", "c")
+    assert_refused(lambda: Data(x=x, y=np.array([0.5, 1, 2])), UsageError, "labels")
+
+
 def blobs(samples=120, classes=3):
     """Of each class one channel spikes early, the others late."""
     generator = np.random.default_rng(0)

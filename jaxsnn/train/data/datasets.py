@@ -39,7 +39,7 @@ class Data:
             with arrays (samples, events), times in seconds, or `jaxsnn.Currents`; or, for the
             time-stepped engine, signals (samples, time, ...).
         y: (samples,) int32, index of the class.
-        classes: names of the classes.
+        classes: names of the classes; by default the numbers from 0 to the largest label.
         first: values that `Latency` encodes as the earliest spikes, if no encoder is specified.
         channels: number of channels of events; None: unknown.
         shape: axes of the channels of events, such as (p, y, x) of a camera; None: unknown.
@@ -47,10 +47,16 @@ class Data:
 
     x: Any
     y: np.ndarray
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     first: Literal["large", "small"] = "large"
     channels: int | None = None
     shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            labels = np.asarray(self.y)
+            refuse_labels(labels, "Data")
+            object.__setattr__(self, "classes", numbered_classes(labels, "Data"))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -422,6 +428,22 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
                 ),
                 fix="replace NaN by numbers; if NaN marks the end of a signal, pass Splits",
             )
+    numbered = numbered_classes(labels, name)
+    data = Data(
+        x=x,
+        y=labels.astype(np.int32),
+        classes=numbered if classes is None else tuple(classes),
+    )
+    check_data(data, name)
+    return data
+
+
+def numbered_classes(labels: np.ndarray, name: str) -> tuple[str, ...]:
+    """Return the numbers from 0 to the largest label, as names of the classes.
+
+    Raises:
+        UsageError: the largest label is too large.
+    """
     highest = int(labels.max(initial=0))
     if highest >= MOST_CLASSES:
         raise UsageError(
@@ -433,10 +455,7 @@ def labelled(x: Any, y: Any, *, classes: Sequence[str] | None = None, name: str 
             ),
             fix="number the classes from 0",
         )
-    named = tuple(map(str, range(highest + 1))) if classes is None else tuple(classes)
-    data = Data(x=x, y=labels.astype(np.int32), classes=named)
-    check_data(data, name)
-    return data
+    return tuple(map(str, range(highest + 1)))
 
 
 def as_data(data: Any) -> Data:
