@@ -22,8 +22,8 @@ from tests.helpers.small_task import DATA, QUICK, small_net
 
 SECTIONS = "A loss", "An encoder, a constraint, a regulariser"
 PAGE = defined_by(*SECTIONS)
-Hinge, SquaredCount, Backwards, Rounded, FewSpikes = (
-    PAGE[name] for name in ("Hinge", "SquaredCount", "Backwards", "Rounded", "FewSpikes")
+Hinge, CountMargin, Backwards, Rounded, FewSpikes = (
+    PAGE[name] for name in ("Hinge", "CountMargin", "Backwards", "Rounded", "FewSpikes")
 )
 
 
@@ -59,11 +59,11 @@ def test_its_fields_are_options_of_the_loss(hinge):
 
 
 def test_a_loss_that_inherits_all_but_the_formula_trains():
-    loss = SquaredCount(population="4", tau=10e-3, t_max=60e-3)
+    loss = CountMargin(population="4", tau=10e-3, t_max=60e-3)
     trained = fit(small_net(), DATA, **QUICK, loss=loss)
     before, best = trained.history[0], trained.history[trained.best_epoch]
     assert before.validation_accuracy < 0.4 < 0.5 < best.validation_accuracy
-    assert trained.settings["loss"]["name"] == "SquaredCount"
+    assert trained.settings["loss"]["name"] == "CountMargin"
 
 
 @pytest.mark.parametrize("run", [partial(fit, epochs=1), evaluate], ids=["fit", "evaluate"])
