@@ -123,7 +123,10 @@ def arrays_of(file: IO[bytes], size: int, budget: ByteBudget) -> dict[str, np.nd
             reason = Text("array '{array}': {error}", array=name, error=reason)
         raise FileError(
             Text("{path} is not an .npz file of arrays ({reason})", path=path, reason=reason),
-            fix="save it again with numpy.savez",
+            fix=(
+                "save plain arrays of numbers with numpy.savez, and each field of a structured array as "
+                "an array of its own"
+            ),
         ) from error
 
 

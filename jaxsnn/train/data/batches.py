@@ -132,9 +132,10 @@ def even_batch_size(batch_size: int, samples: int, devices: int) -> tuple[int, l
         notes.append(
             Text(
                 "training samples that are dropped in each epoch, because they do not fill a batch: "
-                "{count} of {samples}, chosen at random",
+                "{count} of {samples}, chosen at random (a smaller {option} drops fewer)",
                 count=samples % shared,
                 samples=samples,
+                option=OPTIONS["batch_size"],
             )
         )
     return shared, notes

@@ -496,7 +496,10 @@ def _of_folders(
                 path=location,
                 endings=listing(SAMPLE_ENDINGS),
             ),
-            fix="sort the files into folders: train/LABEL and test/LABEL",
+            fix=(
+                "sort files with these endings into folders, train/LABEL and test/LABEL; save other "
+                "arrays with numpy.savez"
+            ),
         )
     parts = dict[str, Data]()
     for part, by_label in files.items():
