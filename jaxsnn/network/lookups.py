@@ -12,7 +12,7 @@ from jaxsnn.network.array_types import Array, Int, Num, Shaped
 
 def entries_at(array: Shaped[Array, "..."], *place: Int[Array, "..."]) -> Shaped[Array, "..."]:
     """Return `array[place]` without a bounds check."""
-    return array.at[place].get(mode="promise_in_bounds")
+    return jnp.asarray(array).at[place].get(mode="promise_in_bounds")
 
 
 def at_places(
