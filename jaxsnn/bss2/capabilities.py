@@ -122,6 +122,7 @@ CHIP = Capabilities[Graph](
         ),
         _no_circuit(graph_features.other_neurons(NEURONS), "the chip has no neurons of that type"),
         _no_circuit(graph_features.DELAY, "the chip does not delay spikes"),
+        _no_circuit(graph_features.DELAYS_OF_SYNAPSES, "the chip does not delay spikes"),
         _no_circuit(
             graph_features.NONLINEAR_NODE,
             "the chip has no node of that type",

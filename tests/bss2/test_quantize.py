@@ -492,6 +492,24 @@ def test_what_the_chip_cannot_run_is_refused_by_name(nodes, node, code, reason):
     assert_refused(lambda: quantize(graph), MappingError, reason, node=node, code=code)
 
 
+def test_sparse_weights_are_mapped_as_dense_ones_and_their_delays_are_refused():
+    matrix = np.array([[0.0, 2.0], [0.0, 1.0], [1.0, -3.0]])
+    post, pre = np.nonzero(matrix)
+    edges = {"pre": pre, "post": post, "weight": matrix[post, pre]}
+
+    def graph_of_weight(weight):
+        neurons = build.cubalif(**NEURONS)
+        return build.sequential(build.input(2), build.linear(3, weight=weight), neurons)
+
+    sparse, dense = (
+        quantize(graph_of_weight(weight)).netlist for weight in (build.Edges(**edges), matrix)
+    )
+    for field in ("pre", "post", "weight"):
+        np.testing.assert_array_equal(getattr(sparse, field), getattr(dense, field))
+    delayed = graph_of_weight(build.Edges(**edges, delay=1e-3))
+    assert_refused(lambda: quantize(delayed), MappingError, "does not delay spikes", node="1")
+
+
 def test_resets_by_subtraction_are_refused():
     weight, neurons = build.linear(weight=np.ones((1, 1))), build.cubalif(**NEURONS)
     graph = build.sequential(build.input(1), weight, neurons, reset="subtract")

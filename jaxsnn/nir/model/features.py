@@ -44,6 +44,10 @@ NEURON_WITHOUT_CURRENT = _nodes(
     lambda node: node.traits.state and not node.traits.current_based,
 )
 DELAY = _nodes("A Delay", lambda node: node.traits.delays and not node.traits.state)
+DELAYS_OF_SYNAPSES = _nodes(
+    "Delays of the synapses of a SparseLinear",
+    lambda node: node.type == "SparseLinear" and node.value("delay") is not None,
+)
 NONLINEAR_NODE = _nodes(
     "A nonlinear node without a state, such as Threshold",
     lambda node: (
