@@ -124,8 +124,8 @@ def arrays_of(file: IO[bytes], size: int, budget: ByteBudget) -> dict[str, np.nd
         raise FileError(
             Text("{path} is not an .npz file of arrays ({reason})", path=path, reason=reason),
             fix=(
-                "save plain arrays of numbers with numpy.savez, and each field of a structured array as "
-                "an array of its own"
+                "save it again with numpy.savez, and each field of a structured array as an array of "
+                "numbers"
             ),
         ) from error
 
