@@ -280,7 +280,7 @@ def flow_scale(neuron: Neuron, constants: NeuronConstants) -> Float[Array, "vari
     count = len(size)
     tiny = jnp.finfo(size.dtype).tiny
     # Where variables do not act on each other, their scales are limited by small entries.
-    size = jnp.maximum(size, 1e-3 * jnp.max(jnp.diagonal(size))) * (1 - jnp.eye(count)) + tiny
+    size = jnp.maximum(size, 1e-3 * jnp.max(jnp.diagonal(size))) * (1 - jnp.eye(count, dtype=size.dtype)) + tiny
 
     log_scale = jnp.zeros(count, size.dtype)
     for _ in range(_BALANCING_STEPS):
