@@ -442,7 +442,9 @@ class FeedForwardPart(PopulationPart):
     def _is_native(self, arrival_lists: Arrivals) -> bool:
         """Return whether the native backend runs the population."""
         time, spec = arrival_lists.time, self.spec(arrival_lists.in_order)
-        obstacles = native_obstacles(spec, self.engine, time.dtype.name, time.shape[0])
+        constants = self.constants() if arrival_lists.positions == 1 else None
+        size = time.dtype.name, time.shape[0]
+        obstacles = native_obstacles(spec, self.engine, *size, constants)
         return runs_native(self.name, self.engine, obstacles)
 
     def _spikes(

@@ -19,7 +19,14 @@ SOURCES = Path(__file__).parent / "source"
 #: Folder of the libraries that a wheel contains.
 PREBUILT = Path(__file__).parent / "prebuilt"
 #: Files that are compiled separately and in parallel; those that take longest come first.
-UNITS = ("layer_forward.cc", "layer_backward.cc", "group.cc", "bindings.cc")
+UNITS = (
+    "layer_forward.cc",
+    "layer_backward.cc",
+    "group.cc",
+    "linear_backward.cc",
+    "linear_forward.cc",
+    "bindings.cc",
+)
 #: Dtype -> C++ type. Each dtype has its own library, since compilation is slow and float64 is
 #: seldom needed.
 NUMBERS = {"float32": "float", "float64": "double"}

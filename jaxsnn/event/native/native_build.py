@@ -57,6 +57,8 @@ TARGETS = (
     "jaxsnn_layer_forward",
     "jaxsnn_layer_backward",
     "jaxsnn_layer_recorded",
+    "jaxsnn_linear_forward",
+    "jaxsnn_linear_backward",
     "jaxsnn_group_forward",
     "jaxsnn_group_backward",
     "jaxsnn_scatter_forward",

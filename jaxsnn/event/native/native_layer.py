@@ -21,10 +21,16 @@ from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes
 from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradients, values_of
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Constants
-from jaxsnn.event.event_arrays import OfSpikes, Rows, Seconds, Times, Weights
+from jaxsnn.event.event_arrays import NeuronConstants, OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.event.native.native_limits import is_built_in
+from jaxsnn.event.native.native_linear import (
+    linear_backward,
+    linear_forward,
+    linear_gradients_required,
+)
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.lookups import at_places
 from jaxsnn.network.meshes import varying_like
@@ -55,7 +61,9 @@ class Simulated(NamedTuple):
     """Outcome of a simulation."""
 
     spikes: LayerSpikes
-    slope_after: OfSpikes  # V' after each spike; no slots if spikes only subtract from V
+    #: V' after each spike; no slots if spikes only subtract from V. For models that the kernels do
+    #: not know: the state just before each spike, with an axis of variables
+    slope_after: Float[Array, "batch neurons slots *variables"]
     #: number of the arrival that caused each spike (from 1, in sorted order), or 0; no slots if
     #: arrivals do not increment V
     cause: Int[Array, "batch neurons slots"]
@@ -66,7 +74,7 @@ class Kept(NamedTuple):
     """Residuals of the backward pass."""
 
     weight: Weights
-    constants: Constants
+    constants: NeuronConstants
     t_end: Seconds
     simulated: Simulated
     gradient_flags: GradientFlags
@@ -82,7 +90,7 @@ def native_layer_spikes(
     spec: LayerSpec,
     threads: int | None,
     weight: Weights,
-    constants: Constants,
+    constants: NeuronConstants,
     time: Times,
     row: Rows,
     t_end: Seconds,
@@ -114,7 +122,7 @@ def unstacked(array: Float[Array, "fields positions neurons"], like: Constants) 
     return Constants(**{name: part.reshape(like.tau_mem.shape) for name, part in parts})
 
 
-def gradient_shape(constants: Constants, needs_grad: RequiredGradients) -> tuple[int, ...]:
+def gradient_shape(constants: NeuronConstants, needs_grad: RequiredGradients) -> tuple[int, ...]:
     """Return the shape of a kernel's gradient with respect to the constants: all fields, all but
     the time constants, or empty.
     """
@@ -182,12 +190,19 @@ def _simulated(
     spec: LayerSpec,
     threads: int | None,
     weight: Weights,
-    constants: Constants,
+    constants: NeuronConstants,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> Simulated:
     """Simulate the population with the kernel."""
+    if not is_built_in(spec.neuron):
+        arguments = weight, constants, time, row, t_end
+        outputs = linear_forward(spec, threads, *arguments, ordered_shapes(time))
+        spike_time, slope, state, count, *ordered = varying_like(outputs, weight, time)
+        spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
+        cause = jnp.zeros((*count.shape, 0), jnp.int32)
+        return Simulated(spikes, state, cause, Ordered(*ordered))
     dtype, neurons = weight.dtype, weight.shape[1]
     results = (*slots_of(spec, time.shape[0], neurons, dtype), *ordered_shapes(time))
     call = kernel("jaxsnn_layer_forward", results)
@@ -222,14 +237,14 @@ def _(
     )
 
     def by_xla(
-        weight: Weights, constants: Constants, time: Times
+        weight: Weights, constants: NeuronConstants, time: Times
     ) -> tuple[OfSpikes, OfSpikes, OfSpikes, Times]:
         spikes, causes = simulate_layer(spec, weight, constants, time, row, t_end)
         after = jnp.zeros_like(simulated.slope_after)
         if spec.refractory:
             residuals = Residuals(weight, constants, time, row, spikes.time, spikes.slope, causes)
             after = slopes_after(spec, residuals)
-        elif spec.assigns and causes is not None:
+        elif is_built_in(spec.neuron) and spec.assigns and causes is not None:
             after = causes.slope_after
         ordered = jnp.where(there, at_places(time, slot, 1), jnp.inf)
         return spikes.time, spikes.slope, after, ordered
@@ -255,12 +270,15 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
     values = values_of(arguments)
     simulated = _simulated(spec, threads, *values)
     weight, constants, _, _, t_end = values
+    required = RequiredGradients.of
+    if not is_built_in(spec.neuron):
+        required = partial(linear_gradients_required, spec.neuron)
     residuals = Kept(
         weight=weight,
         constants=constants,
         t_end=t_end,
         simulated=simulated,
-        gradient_flags=RequiredGradients.of(arguments[1], arguments[2]).gradient_flags,
+        gradient_flags=required(arguments[1], arguments[2]).gradient_flags,
     )
     return simulated.spikes, residuals
 
@@ -270,7 +288,7 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
 
 def native_backward(
     spec: LayerSpec, threads: int | None, residuals: Kept, cotangent: LayerSpikes
-) -> tuple[Weights, Constants, Times, None, None]:
+) -> tuple[Weights, NeuronConstants, Times, None, None]:
     """Return the gradients with respect to the arguments of `native_layer_spikes`."""
     drive: Any = cotangent.time
     if isinstance(drive, SymbolicZero):
@@ -287,19 +305,23 @@ def _gradients(
     threads: int | None,
     needs_grad: RequiredGradients,
     weight: Weights,
-    constants: Constants,
+    constants: NeuronConstants,
     t_end: Seconds,
     simulated: Simulated,
     drive: OfSpikes,
-) -> tuple[Weights, Constants, Times]:
+) -> tuple[Weights, NeuronConstants, Times]:
     """Compute the gradients with respect to weight, constants and arrival times with the kernel; 0
     where they are not required.
 
     Args:
         drive: dL/dt of each spike.
     """
-    dtype, all_constants = weight.dtype, kernel_constants(spec.neuron, constants)
     spikes, slope_after, cause, arrivals = simulated
+    if not is_built_in(spec.neuron):
+        outcome = spikes.time, spikes.slope, slope_after
+        inputs = weight, constants, t_end, tuple(arrivals), outcome, drive
+        return linear_backward(spec, threads, needs_grad, *inputs)
+    dtype, all_constants = weight.dtype, kernel_constants(spec.neuron, constants)
     of_time = arrivals.time.shape if needs_grad.time else (0,)
     shapes = weight.shape, gradient_shape(constants, needs_grad), of_time
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
@@ -333,7 +355,7 @@ def _(
     needs_grad: RequiredGradients,
     primals: tuple[Any, ...],
     tangents: tuple[Any, ...],
-) -> tuple[tuple[Weights, Constants, Times], tuple[Weights, Constants, Times]]:
+) -> tuple[tuple[Weights, NeuronConstants, Times], tuple[Weights, NeuronConstants, Times]]:
     """Compute the gradients with the kernel, and their tangents with XLA."""
     arrivals = primals[3].arrivals
     count = primals[3].spikes.count
@@ -341,12 +363,12 @@ def _(
 
     def by_xla(
         weight: Weights,
-        constants: Constants,
+        constants: NeuronConstants,
         time: Times,
         spike_time: OfSpikes,
         slope: OfSpikes,
         drive: OfSpikes,
-    ) -> tuple[Weights, Constants, Times]:
+    ) -> tuple[Weights, NeuronConstants, Times]:
         row, causes = arrivals.numbers(arrivals.row, weight.shape[0]), None
         if spec.neuron.jumps:
             causes = simulate_layer(spec, weight, constants, time, row, primals[2])[1]
@@ -365,7 +387,9 @@ def _(
     gradients = _gradients(spec, threads, needs_grad, *primals)
     d_weight, d_constants, d_time = jax.jvp(by_xla, moving(*primals), moving(*tangents))[1]
     d_time = d_time if needs_grad.time else jnp.zeros_like(d_time)
-    return gradients, (d_weight, masked_gradient(d_constants, needs_grad), d_time)
+    if is_built_in(spec.neuron):
+        d_constants = masked_gradient(d_constants, needs_grad)
+    return gradients, (d_weight, d_constants, d_time)
 
 
 native_layer_spikes.defvjp(

@@ -13,8 +13,9 @@ from jaxsnn.errors import UsageError, warn_of_environment
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
+from jaxsnn.event.dynamics.linear_form import linear_obstacles
 from jaxsnn.event.dynamics.neuron_model import Neuron
-from jaxsnn.event.event_arrays import Times
+from jaxsnn.event.event_arrays import NeuronConstants, Times
 from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
@@ -28,8 +29,19 @@ from jaxsnn.wording import Text
 _COVERED = (CubaLIFDelta, LIFDelta, IFDelta, LIFBox, IFBox)
 
 
+def is_built_in(neuron: Neuron) -> bool:
+    """Return whether the equations of a model are part of the kernels, so that they do not need its
+    coefficients (`native_linear`).
+    """
+    return type(neuron) in _COVERED
+
+
 def native_obstacles(
-    layer: LayerSpec, options: EventOptions, dtype: str, samples: Any = 1
+    layer: LayerSpec,
+    options: EventOptions,
+    dtype: str,
+    samples: Any = 1,
+    constants: NeuronConstants | None = None,
 ) -> Iterator[str]:
     """Yield the reasons why the native backend cannot run a population; nothing if it can.
 
@@ -38,13 +50,23 @@ def native_obstacles(
         options: options of the engine.
         dtype: floating-point type.
         samples: batch size, which may be unknown (`jax.export`).
+        constants: constants of a population for which the kernels support all linear models; None:
+            they support the built-in ones only.
     """
     # Cheap checks come first: the library is not built for unsupported populations.
-    if type(layer.neuron) not in _COVERED:
-        yield Text(
-            "the kernels do not support its neuron model, {type}",
-            type=type(layer.neuron).__name__,
-        )
+    if not is_built_in(layer.neuron):
+        if constants is None:
+            yield Text(
+                "the kernels do not support its neuron model, {type}",
+                type=type(layer.neuron).__name__,
+            )
+        else:
+            yield from linear_obstacles(layer.neuron, constants)
+        if layer.refractory:
+            yield Text(
+                "the kernels do not support refractory periods of its neuron model, {type}",
+                type=type(layer.neuron).__name__,
+            )
     if layer.asks_for_rise:
         yield "the kernels do not support jump_width"
     if options.forward_mode:
@@ -111,7 +133,7 @@ def reads_out_native(neuron: Neuron, time: Times, options: EventOptions) -> bool
     Args:
         time: arrival times.
     """
-    if options.forward_mode or type(neuron) not in _COVERED:
+    if options.forward_mode or not is_built_in(neuron):
         return False
     return calls_kernels(time.dtype.name, time.shape[0], options)
 

@@ -258,6 +258,136 @@ std::string read_group_weights(ffi::AnyBuffer weight, ffi::AnyBuffer begin, ffi:
   return "";
 }
 
+/// Read the arguments that the kernels of linear neurons share. Return the problem, or an empty
+/// string.
+template <class T>
+std::string read_linear(ffi::AnyBuffer weight, ffi::AnyBuffer coefficients, ffi::AnyBuffer arrival,
+                        ffi::AnyBuffer time, ffi::AnyBuffer t_end,
+                        native::Population<T>& population) {
+  if (weight.dimensions().size() != 2) return "weight is not (rows, neurons)";
+  if (time.dimensions().size() != 2) return "time is not (batch, arrivals)";
+  if (arrival.dimensions().size() != 1) return "the effect of an arrival is not (variables,)";
+  const Index variables = arrival.dimensions()[0];
+  population = {time.dimensions()[0], time.dimensions()[1], weight.dimensions()[0],
+                weight.dimensions()[1], 1};
+  const Index fields = 2 * variables * variables + 2 * variables + 2;
+  if (variables < 2 || variables > 4 || !has_shape(coefficients, {fields, population.neurons}))
+    return "coefficients are not (fields, neurons)";
+  if (!has_shape(t_end, {})) return "t_end is not a scalar";
+  for (auto buffer : {weight, coefficients, arrival, time, t_end})
+    if (!has_type(buffer, kType<T>)) return "the arguments differ in their types";
+  if (population.arrivals >= std::numeric_limits<std::int32_t>::max() ||
+      population.rows >= std::numeric_limits<std::int32_t>::max())
+    return "more than 2^31 arrivals or rows";
+  population.weight = weight.typed_data<T>();
+  population.parameters = coefficients.typed_data<T>();
+  population.t_end = *t_end.typed_data<T>();
+  return "";
+}
+
+/// Call with the number of variables, 2 to 4, as a compile-time constant.
+template <class Call>
+void dispatch_variables(Index variables, Call&& call) {
+  if (variables == 2) return call(std::integral_constant<int, 2>());
+  if (variables == 3) return call(std::integral_constant<int, 3>());
+  call(std::integral_constant<int, 4>());
+}
+
+ffi::Error LinearForward(ffi::AnyBuffer weight, ffi::AnyBuffer coefficients,
+                         ffi::AnyBuffer arrival, ffi::AnyBuffer time, ffi::AnyBuffer row,
+                         ffi::AnyBuffer t_end, ffi::Result<ffi::AnyBuffer> spike_time,
+                         ffi::Result<ffi::AnyBuffer> slope, ffi::Result<ffi::AnyBuffer> state,
+                         ffi::Result<ffi::AnyBuffer> count,
+                         ffi::Result<ffi::AnyBuffer> sorted_time,
+                         ffi::Result<ffi::AnyBuffer> sorted_row,
+                         ffi::Result<ffi::AnyBuffer> sorted_slot, ffi::Result<ffi::AnyBuffer> used,
+                         std::int64_t max_spikes, std::int64_t max_counted, bool once,
+                         std::int64_t threads) {
+  using T = NUMBER;
+  native::Population<T> population;
+  std::string problem = read_linear<T>(weight, coefficients, arrival, time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index batch = population.batch, neurons = population.neurons;
+  const Index variables = arrival.dimensions()[0];
+  if (max_spikes < 1) return invalid_argument("max_spikes is out of range");
+  const native::Options options =
+      make_options(max_spikes, max_counted, once, false, 0.0, 0.0, threads);
+  if (!has_shape(*spike_time, {batch, neurons, max_spikes}) ||
+      !has_shape(*slope, {batch, neurons, max_spikes}) ||
+      !has_shape(*state, {batch, neurons, max_spikes, variables}) ||
+      !has_shape(*count, {batch, neurons}))
+    return invalid_argument("a result has the wrong shape");
+  native::SortedArrivals<T> sorted;
+  problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
+                                    *sorted_row, *sorted_slot, *used, sorted);
+  if (!problem.empty()) return invalid_argument(problem);
+  prefer_large_pages(*spike_time, *slope, *state);
+  const native::LinearSpikes<T> spikes{spike_time->typed_data<T>(), slope->typed_data<T>(),
+                                       state->typed_data<T>(), count->typed_data<std::int32_t>()};
+  dispatch_variables(variables, [&](auto size) {
+    native::linear_forward<T, decltype(size)::value>(population, arrival.typed_data<T>(), options,
+                                                     sorted, spikes);
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error LinearBackward(ffi::AnyBuffer weight, ffi::AnyBuffer coefficients,
+                          ffi::AnyBuffer arrival, ffi::AnyBuffer a_by, ffi::AnyBuffer sorted_time,
+                          ffi::AnyBuffer sorted_row, ffi::AnyBuffer sorted_slot,
+                          ffi::AnyBuffer used, ffi::AnyBuffer t_end, ffi::AnyBuffer spike_time,
+                          ffi::AnyBuffer slope, ffi::AnyBuffer state, ffi::AnyBuffer cotangent,
+                          ffi::Result<ffi::AnyBuffer> by_weight,
+                          ffi::Result<ffi::AnyBuffer> by_level,
+                          ffi::Result<ffi::AnyBuffer> by_flow, ffi::Result<ffi::AnyBuffer> by_time,
+                          std::int64_t threads) {
+  using T = NUMBER;
+  native::Population<T> population;
+  std::string problem =
+      read_linear<T>(weight, coefficients, arrival, sorted_time, t_end, population);
+  if (!problem.empty()) return invalid_argument(problem);
+  const Index batch = population.batch, arrivals = population.arrivals,
+              neurons = population.neurons, variables = arrival.dimensions()[0];
+  if (spike_time.dimensions().size() != 3 || a_by.dimensions().size() != 3)
+    return invalid_argument("an argument has the wrong number of axes");
+  const Index slots = spike_time.dimensions()[2], parameters = a_by.dimensions()[0];
+  const Index levels = variables * variables + 2 * variables + 1;
+  const bool with_levels = has_shape(*by_level, {levels, neurons});
+  if (parameters > native::kMaxFlowParameters ||
+      !has_shape(a_by, {parameters, variables * variables, neurons}) ||
+      !has_shape(spike_time, {batch, neurons, slots}) ||
+      !has_shape(slope, {batch, neurons, slots}) ||
+      !has_shape(state, {batch, neurons, slots, variables}) ||
+      !has_shape(cotangent, {batch, neurons, slots}) ||
+      !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
+      !has_shape(used, {batch}) || !has_shape(*by_weight, {population.rows, neurons}) ||
+      !(with_levels || has_shape(*by_level, {0, neurons})) ||
+      !has_shape(*by_flow, {parameters, neurons}))
+    return invalid_argument("an argument of the backward pass has the wrong shape");
+  for (auto buffer : {a_by, spike_time, slope, state, cotangent})
+    if (!has_type(buffer, kType<T>))
+      return invalid_argument("the arguments differ in their types");
+  for (auto buffer : {sorted_row, sorted_slot, used})
+    if (!has_type(buffer, ffi::S32)) return invalid_argument("numbers of arrivals are not int32");
+  const native::Options options = make_options(slots, 0, false, false, 0.0, 0.0, threads);
+  const native::SortedArrivals<T> sorted{
+      sorted_time.typed_data<T>(), sorted_row.typed_data<std::int32_t>(),
+      sorted_slot.typed_data<std::int32_t>(), used.typed_data<std::int32_t>(), arrivals};
+  const native::LinearForwardSpikes<T> spikes{spike_time.typed_data<T>(), slope.typed_data<T>(),
+                                              state.typed_data<T>(), cotangent.typed_data<T>()};
+  const native::LinearGradients<T> gradients{
+      by_weight->typed_data<T>(),
+      with_levels ? by_level->typed_data<T>() : nullptr,
+      by_flow->typed_data<T>(),
+      has_shape(*by_time, {batch, arrivals}) ? by_time->typed_data<T>() : nullptr,
+      a_by.typed_data<T>(),
+      parameters};
+  dispatch_variables(variables, [&](auto size) {
+    native::linear_backward<T, decltype(size)::value>(population, arrival.typed_data<T>(), options,
+                                                      sorted, spikes, gradients);
+  });
+  return ffi::Error::Success();
+}
+
 /// Read the results of a group. Return the problem, or an empty string.
 std::string read_group(const native::Population<NUMBER>& population, ffi::AnyBuffer spikes,
                        ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
@@ -773,6 +903,8 @@ HANDLER(jaxsnn_layer_forward, LayerForward, "max_spikes", "counted", "once", "su
 HANDLER(jaxsnn_layer_recorded, LayerRecorded, "threads");
 HANDLER(jaxsnn_layer_backward, LayerBackward, "subtract", "refractory", "min_slope", "jumps",
         "strict", "threads");
+HANDLER(jaxsnn_linear_forward, LinearForward, "max_spikes", "counted", "once", "threads");
+HANDLER(jaxsnn_linear_backward, LinearBackward, "threads");
 HANDLER(jaxsnn_group_forward, GroupForward, "max_spikes", "once", "subtract", "immediate",
         "threads");
 HANDLER(jaxsnn_group_backward, GroupBackward, "subtract", "immediate", "min_slope", "threads");

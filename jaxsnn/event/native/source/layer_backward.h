@@ -164,27 +164,6 @@ class TileBackward {
     return event_interval == interval;
   }
 
-  /// Count the sorted times before `time`: bisection without branches that could be mispredicted,
-  /// then one vector comparison.
-  static Index count_before(const T* times, Index used, double time) {
-    Index count = 0, remaining = used;
-    while (remaining > kWidth<T>) {
-      const Index half = (remaining + 1) / 2;
-      count += times[count + half - 1] < time ? half : 0;
-      remaining -= half;
-    }
-    // The end of a refractory period need not be representable in the network's precision, and the
-    // vector comparison would round it.
-    const bool is_representable = double(T(time)) == time;
-    if (used >= kWidth<T> && is_representable) {
-      const Index block = std::min<Index>(count, used - kWidth<T>);
-      const unsigned not_before = at_least(load<T>(times + block), broadcast(T(time)));
-      return block + __builtin_ctz(not_before | 1u << kWidth<T>);
-    }
-    for (; remaining > 0; --remaining) count += times[count] < time;
-    return count;
-  }
-
   /// Return the end of a refractory period with the precision at which the forward pass compares it
   /// with arrivals.
   double rounded_release(double time) const { return options_.jumps ? double(T(time)) : time; }

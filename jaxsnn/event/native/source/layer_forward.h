@@ -271,7 +271,7 @@ class TileForward {
       j *= to_spike.es;
       time = std::min(time + wait, edge);
       if (count < options_.max_spikes) {
-        spikes_.time[offset + count] = after_arrival(edges_[interval], wait, time);
+        spikes_.time[offset + count] = after_arrival<T>(edges_[interval], wait, time);
         spikes_.slope[offset + count] = T(taus.rate(threshold, j));
         if (kJumps && v >= threshold) {
           spikes_.slope[offset + count] = std::numeric_limits<T>::infinity();
@@ -374,7 +374,7 @@ class TileForward {
       std::int32_t& count = spikes_.count[neuron];
       if (count < options_.max_spikes) {
         spikes_.time[neuron * options_.max_spikes + count] =
-            after_arrival(interval_start, waits[n], times[n]);
+            after_arrival<T>(interval_start, waits[n], times[n]);
         spikes_.slope[neuron * options_.max_spikes + count] = T(slopes[n]);
       }
       ++count;
@@ -384,14 +384,6 @@ class TileForward {
       }
     }
     return finished;
-  }
-
-  /// Round a spike's time to the network's precision. Simultaneous arrivals act after a spike; a
-  /// spike that follows an arrival must therefore not be rounded onto its time.
-  static T after_arrival(double arrival, double wait, double exact_time) {
-    const T time = T(exact_time), arrival_time = T(arrival);
-    constexpr T kNever = std::numeric_limits<T>::infinity();
-    return wait > 0 && time <= arrival_time ? std::nextafter(arrival_time, kNever) : time;
   }
 
   /// Stop simulating a neuron.

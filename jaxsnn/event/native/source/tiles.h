@@ -236,39 +236,13 @@ Element* ensure_capacity(Array<Element>& array, Index size) {
 
 /// Intervals between arrivals, of all samples; see the top of this file for their numbers.
 template <class T>
-class Intervals {
-  using V = Vector<T>;
-
+class ArrivalIntervals {
  public:
-  Intervals(const Population<T>& population, const SortedArrivals<T>& sorted)
-      : population_(population),
-        sorted_(sorted),
-        counts_(population.batch),
-        offset_(population.batch + 1) {
-    offset_[0] = 0;
-    for (Index list = 0; list < population.batch; ++list) {
-      counts_[list] = sorted.count(list);
-      offset_[list + 1] = offset_[list] + (counts_[list] / kBlock + 1) * kBlock;
-    }
-    const T* tau_mem = population.parameters + kTauMem * population.positions * population.neurons;
-    const T* tau_syn = population.parameters + kTauSyn * population.positions * population.neurons;
-    const Index all_neurons = population.positions * population.neurons;
-    uniform_ = true;
-    for (Index n = 1; n < all_neurons; ++n)
-      uniform_ = uniform_ && tau_mem[n] == tau_mem[0] && tau_syn[n] == tau_syn[0];
-    for (Index field = 0; field < kFields; ++field) {
-      const T* values = population.parameters + field * all_neurons;
-      for (Index n = population.neurons; n < all_neurons; ++n)
-        same_at_all_positions_ =
-            same_at_all_positions_ && values[n] == values[n - population.neurons];
-    }
-    if (all_neurons) taus_ = TimeConstants(tau_mem[0], tau_syn[0], rounding_of(T()));
+  ArrivalIntervals(const Population<T>& population, const SortedArrivals<T>& sorted)
+      : population_(population), sorted_(sorted), counts_(population.batch) {
+    for (Index list = 0; list < population.batch; ++list) counts_[list] = sorted.count(list);
   }
 
-  bool uniform() const { return uniform_; }
-  /// Return whether all positions have the same parameters.
-  bool same_at_all_positions() const { return same_at_all_positions_; }
-  const TimeConstants& taus() const { return taus_; }
   Index used(Index sample) const { return counts_[sample]; }
 
   /// Start times of a sample's intervals, seconds; entry used + 1 is the end of the last interval.
@@ -318,6 +292,78 @@ class Intervals {
   }
   Index row(Index sample, Index interval) const { return rows(sample)[interval]; }
 
+ protected:
+  const Population<T>& population_;
+  const SortedArrivals<T>& sorted_;
+  Array<Index> counts_;
+};
+
+/// Round a spike's time to the network's precision. Simultaneous arrivals act after a spike; a spike
+/// that follows an arrival must therefore not be rounded onto its time.
+template <class T>
+inline T after_arrival(double arrival, double wait, double exact_time) {
+  const T time = T(exact_time), arrival_time = T(arrival);
+  constexpr T kNever = std::numeric_limits<T>::infinity();
+  return wait > 0 && time <= arrival_time ? std::nextafter(arrival_time, kNever) : time;
+}
+
+/// Count the sorted times before `time`: bisection without branches that could be mispredicted,
+/// then one vector comparison.
+template <class T>
+inline Index count_before(const T* times, Index used, double time) {
+  Index count = 0, remaining = used;
+  while (remaining > kWidth<T>) {
+    const Index half = (remaining + 1) / 2;
+    count += times[count + half - 1] < time ? half : 0;
+    remaining -= half;
+  }
+  // The end of a refractory period need not be representable in the network's precision, and the
+  // vector comparison would round it.
+  const bool is_representable = double(T(time)) == time;
+  if (used >= kWidth<T> && is_representable) {
+    const Index block = std::min<Index>(count, used - kWidth<T>);
+    const unsigned not_before = at_least(load<T>(times + block), broadcast(T(time)));
+    return block + __builtin_ctz(not_before | 1u << kWidth<T>);
+  }
+  for (; remaining > 0; --remaining) count += times[count] < time;
+  return count;
+}
+
+/// Intervals with the flow of CubaLIF neurons over them.
+template <class T>
+class Intervals : public ArrivalIntervals<T> {
+  using V = Vector<T>;
+  using ArrivalIntervals<T>::population_;
+  using ArrivalIntervals<T>::sorted_;
+  using ArrivalIntervals<T>::counts_;
+
+ public:
+  using ArrivalIntervals<T>::used;
+
+  Intervals(const Population<T>& population, const SortedArrivals<T>& sorted)
+      : ArrivalIntervals<T>(population, sorted), offset_(population.batch + 1) {
+    offset_[0] = 0;
+    for (Index list = 0; list < population.batch; ++list)
+      offset_[list + 1] = offset_[list] + (counts_[list] / kBlock + 1) * kBlock;
+    const T* tau_mem = population.parameters + kTauMem * population.positions * population.neurons;
+    const T* tau_syn = population.parameters + kTauSyn * population.positions * population.neurons;
+    const Index all_neurons = population.positions * population.neurons;
+    uniform_ = true;
+    for (Index n = 1; n < all_neurons; ++n)
+      uniform_ = uniform_ && tau_mem[n] == tau_mem[0] && tau_syn[n] == tau_syn[0];
+    for (Index field = 0; field < kFields; ++field) {
+      const T* values = population.parameters + field * all_neurons;
+      for (Index n = population.neurons; n < all_neurons; ++n)
+        same_at_all_positions_ =
+            same_at_all_positions_ && values[n] == values[n - population.neurons];
+    }
+    if (all_neurons) taus_ = TimeConstants(tau_mem[0], tau_syn[0], rounding_of(T()));
+  }
+
+  bool uniform() const { return uniform_; }
+  /// Return whether all positions have the same parameters.
+  bool same_at_all_positions() const { return same_at_all_positions_; }
+  const TimeConstants& taus() const { return taus_; }
   Steps<T> steps(Index sample) const { return Steps<T>(steps_ + 4 * offset_[sample]); }
   const StepDerivatives<T>* step_derivatives(Index sample) const {
     return step_derivatives_ + offset_[sample];
@@ -385,10 +431,7 @@ class Intervals {
   }
 
  private:
-  const Population<T>& population_;
-  const SortedArrivals<T>& sorted_;
   static constexpr Index kBlock = Steps<T>::kBlock;
-  Array<Index> counts_;
   Array<Index> offset_;  // start of each sample's coefficients, in full blocks
   Scratch<T> own_scratch_;
   T* steps_ = nullptr;

@@ -1,0 +1,419 @@
+// Neurons with linear equations and any parameters, whose coefficients are arrays:
+//
+//     x' = A x between events,  x += w e at an arrival of weight w,
+//     a spike where x[0] rises to the threshold:  x = R x + r.
+//
+// jaxsnn/event/dynamics/linear_form.py derives the coefficients from a neuron model. The flow over a
+// time is the matrix exponential. It is computed by a Taylor series over a fraction of the time,
+// which is then doubled, so that equal and complex eigenvalues of A are no special cases.
+//
+// The search for threshold crossings relies on bounds. Let M be |A| with max(A_ii, 0) on its
+// diagonal. Entry by entry |exp(A s)| <= exp(M s), which increases with s. So over an interval of
+// length h x[0] deviates from the chord between its ends by at most
+//
+//     h^2 / 8 max |x[0]''|,   |x[0]''| <= (exp(M h) |A^2 x|)[0]   or   (|A^2|_0 exp(M h)) |x|,
+//
+// and if the chord plus this deviation stays below the threshold, no crossing is missed.
+
+#pragma once
+
+#include "tiles.h"
+
+namespace native {
+
+/// Places of the coefficients in the array (fields, neurons).
+template <int D>
+struct LinearFields {
+  static constexpr Index kFlow = 0, kResetMatrix = D * D, kResetOffset = 2 * D * D,
+                         kStart = kResetOffset + D, kThreshold = kStart + D,
+                         kSlopeFloor = kThreshold + 1, kFields = kSlopeFloor + 1;
+};
+
+/// Maximum number of parameters that the flow depends on, if gradients are needed.
+constexpr Index kMaxFlowParameters = 8;
+
+template <int D, class Number = double>
+struct Matrix {
+  Number m[D * D];  // row by row
+
+  Number& operator()(int row, int column) { return m[row * D + column]; }
+  const Number& operator()(int row, int column) const { return m[row * D + column]; }
+};
+
+template <int D, class Number>
+inline Matrix<D, Number> operator*(const Matrix<D, Number>& a, const Matrix<D, Number>& b) {
+  Matrix<D, Number> product;
+  for (int row = 0; row < D; ++row)
+    for (int column = 0; column < D; ++column) {
+      Number sum = a(row, 0) * b(0, column);
+      for (int n = 1; n < D; ++n) sum += a(row, n) * b(n, column);
+      product(row, column) = sum;
+    }
+  return product;
+}
+
+template <int D, class Number>
+inline Matrix<D, Number> operator+(Matrix<D, Number> a, const Matrix<D, Number>& b) {
+  for (int n = 0; n < D * D; ++n) a.m[n] += b.m[n];
+  return a;
+}
+
+template <int D, class Number, class Factor>
+inline Matrix<D, Number> scaled(Matrix<D, Number> a, Factor factor) {
+  for (int n = 0; n < D * D; ++n) a.m[n] *= factor;
+  return a;
+}
+
+/// Multiply a matrix, or its transpose, by a vector.
+template <int D>
+inline void apply(const Matrix<D>& a, const double (&x)[D], double (&product)[D]) {
+  for (int row = 0; row < D; ++row) {
+    product[row] = 0;
+    for (int n = 0; n < D; ++n) product[row] += a(row, n) * x[n];
+  }
+}
+
+template <int D>
+inline void apply_transposed(const Matrix<D>& a, const double (&x)[D], double (&product)[D]) {
+  for (int column = 0; column < D; ++column) {
+    product[column] = 0;
+    for (int n = 0; n < D; ++n) product[column] += a(n, column) * x[n];
+  }
+}
+
+/// Return the maximum norm of a matrix: the largest sum of the absolute values of a row.
+template <int D>
+inline double norm_of(const Matrix<D>& a) {
+  double norm = 0;
+  for (int row = 0; row < D; ++row) {
+    double sum = 0;
+    for (int n = 0; n < D; ++n) sum += std::abs(a(row, n));
+    norm = std::max(norm, sum);
+  }
+  return norm;
+}
+
+/// Relative error of the Taylor series, below the precision of the results.
+constexpr double series_tolerance(float) { return 0x1p-36; }
+constexpr double series_tolerance(double) { return 0x1p-60; }
+constexpr int kMaxTerms = 26, kMaxHalvings = 60;
+/// Bound on |A| t for which a Taylor series is summed directly.
+constexpr double kSeriesRadius = 0.5;
+
+/// Return how often a time must be halved until |A| t <= radius.
+inline int halvings(double norm, double radius) {
+  int count = 0;
+  for (; norm > radius && count < kMaxHalvings; norm *= 0.5) ++count;
+  return count;
+}
+
+/// exp(X) - 1 and its derivatives in some directions. Without the 1, small entries keep their
+/// relative precision while the time is doubled.
+template <int D, class Number>
+struct Exponential1 {
+  Matrix<D, Number> value;
+  Matrix<D, Number> by[kMaxFlowParameters];
+
+  /// Sum the series for a small X of a norm up to `norm`; dx: derivatives of X.
+  void sum_series(const Matrix<D, Number>& x, const Matrix<D, Number>* dx, Index directions,
+                  double norm, double tolerance) {
+    Matrix<D, Number> term = x, term_by[kMaxFlowParameters];
+    value = x;
+    for (Index f = 0; f < directions; ++f) by[f] = term_by[f] = dx[f];
+    double size = 1;
+    for (int k = 2; k < kMaxTerms && (size *= norm / k) * k > tolerance; ++k) {
+      for (Index f = 0; f < directions; ++f) {
+        term_by[f] = scaled(dx[f] * term + x * term_by[f], 1.0 / k);
+        by[f] = by[f] + term_by[f];
+      }
+      term = scaled(x * term, 1.0 / k);
+      value = value + term;
+    }
+  }
+
+  /// Double the time.
+  void square(Index directions) {
+    for (Index f = 0; f < directions; ++f)
+      by[f] = scaled(by[f], 2.0) + (value * by[f] + by[f] * value);
+    value = scaled(value, 2.0) + value * value;
+  }
+
+  /// Compute for any X. x, dx: see `sum_series`, of a norm up to `norm`.
+  void compute(const Matrix<D, Number>& x, const Matrix<D, Number>* dx, Index directions,
+               double norm, double tolerance) {
+    const int count = halvings(norm, kSeriesRadius / 4);
+    const double part = std::ldexp(1.0, -count);
+    Matrix<D, Number> dx_part[kMaxFlowParameters];
+    for (Index f = 0; f < directions; ++f) dx_part[f] = scaled(dx[f], part);
+    sum_series(scaled(x, part), dx_part, directions, norm * part, tolerance);
+    for (int n = 0; n < count; ++n) square(directions);
+  }
+};
+
+/// Bounds of the flow of one neuron over times h_0 2^q: rows of length D. A time is rounded up.
+template <int D>
+struct FlowBounds {
+  double first = 1;  // h_0
+  std::vector<std::array<double, D>> flow;       // of |exp(A s)|_0
+  std::vector<std::array<double, D>> curvature;  // of |A^2 exp(A s)|_0
+
+  FlowBounds() = default;
+  FlowBounds(const Matrix<D>& a, double norm, double longest) {
+    // A bound that overflows must not become inf: inf * 0 is NaN.
+    constexpr double kLargest = 1e30;
+    first = norm > 0 ? 0.0625 / norm : std::max(longest, 1e-30);
+    Matrix<D> bound;
+    for (int row = 0; row < D; ++row)
+      for (int n = 0; n < D; ++n)
+        bound(row, n) = row == n ? std::max(a(row, n), 0.0) : std::abs(a(row, n));
+    const Matrix<D> square = a * a;
+    Exponential1<D, double> growth;
+    growth.sum_series(scaled(bound, first), nullptr, 0, first * norm, series_tolerance(double()));
+    for (double time = first;; time *= 2) {
+      std::array<double, D> flow_row, curvature_row;
+      for (int n = 0; n < D; ++n) {
+        double sum = std::abs(square(0, n));
+        for (int k = 0; k < D; ++k) sum += std::abs(square(0, k)) * growth.value(k, n);
+        // The factor covers the rounding of these bounds. NaN becomes the largest bound.
+        flow_row[n] = (growth.value(0, n) + (n == 0)) * (1 + 1e-9);
+        curvature_row[n] = sum * (1 + 1e-9);
+        if (!(flow_row[n] < kLargest)) flow_row[n] = kLargest;
+        if (!(curvature_row[n] < kLargest)) curvature_row[n] = kLargest;
+      }
+      flow.push_back(flow_row);
+      curvature.push_back(curvature_row);
+      if (!(time < longest) || flow.size() > 200) break;
+      growth.square(0);
+      for (int n = 0; n < D * D; ++n)
+        growth.value.m[n] = std::min(growth.value.m[n], 1e100);
+    }
+  }
+
+  int index(double time) const {
+    int number = 0;
+    for (double bound = first; bound < time && number + 1 < int(flow.size()); bound *= 2) ++number;
+    return number;
+  }
+};
+
+/// Coefficients of one neuron in double precision.
+template <int D>
+struct LinearNeuron {
+  Matrix<D> a, a_squared, reset;
+  double offset[D], start[D];
+  double threshold, slope_floor, norm;
+  bool starts_above;
+
+  template <class T>
+  LinearNeuron(const T* fields, Index stride) {
+    using Fields = LinearFields<D>;
+    for (int n = 0; n < D * D; ++n) {
+      a.m[n] = fields[(Fields::kFlow + n) * stride];
+      reset.m[n] = fields[(Fields::kResetMatrix + n) * stride];
+    }
+    for (int n = 0; n < D; ++n) {
+      offset[n] = fields[(Fields::kResetOffset + n) * stride];
+      start[n] = fields[(Fields::kStart + n) * stride];
+    }
+    threshold = fields[Fields::kThreshold * stride];
+    slope_floor = fields[Fields::kSlopeFloor * stride];
+    a_squared = a * a;
+    norm = norm_of(a);
+    starts_above = start[0] >= threshold;
+  }
+
+  bool same_flow(const LinearNeuron& neuron) const {
+    return std::memcmp(&a, &neuron.a, sizeof(a)) == 0;
+  }
+
+  /// Return the state after a spike.
+  void after_spike(const double (&before)[D], double (&after)[D]) const {
+    apply(reset, before, after);
+    for (int n = 0; n < D; ++n) after[n] += offset[n];
+  }
+};
+
+/// All neurons of a population, and what they share.
+template <class T, int D>
+struct LinearPopulation {
+  std::vector<LinearNeuron<D>> neurons;
+  std::vector<FlowBounds<D>> bounds;  // one for each neuron, or one for all
+  double arrival[D];                  // e
+  double norm = 0;                    // the largest |A|
+  bool uniform = true;                // A is the same for all neurons
+
+  LinearPopulation(const Population<T>& population, const T* arrival_vector, bool with_bounds) {
+    for (Index n = 0; n < population.neurons; ++n) {
+      neurons.emplace_back(population.parameters + n, population.neurons);
+      norm = std::max(norm, neurons[n].norm);
+      uniform = uniform && neurons[n].same_flow(neurons[0]);
+    }
+    if (!(norm < std::numeric_limits<double>::max())) norm = 0;  // the results are NaN
+    for (int n = 0; n < D; ++n) arrival[n] = arrival_vector[n];
+    if (!with_bounds) return;
+    for (Index n = 0; n < (uniform ? 1 : population.neurons); ++n)
+      bounds.emplace_back(neurons[n].a, norm, population.t_end);
+  }
+
+  const FlowBounds<D>& bounds_of(Index neuron) const { return bounds[uniform ? 0 : neuron]; }
+};
+
+/// A polynomial c[0] + c[1] u + ... and its first derivatives.
+struct PolynomialValue {
+  double u, value, slope, second;
+};
+
+class Polynomial {
+ public:
+  Polynomial(const double* coefficients, int degree) : c_(coefficients), degree_(degree) {
+    for (int k = 2; k <= degree; ++k) {
+      const double size = std::abs(c_[k]) * k * (k - 1);
+      max_second_ += size;
+      max_third_ += size * (k - 2);
+      max_fourth_ += size * (k - 2) * std::max(k - 3, 0);
+    }
+  }
+
+  PolynomialValue at(double u) const {
+    double value = 0, slope = 0, half_second = 0;
+    for (int k = degree_; k >= 0; --k) {
+      half_second = half_second * u + slope;
+      slope = slope * u + value;
+      value = value * u + c_[k];
+    }
+    return {u, value, slope, 2 * half_second};
+  }
+
+  /// Return the first root in [0, 1], where the polynomial is negative at 0; -1 if there is none.
+  /// An interval is halved until it has no root, or is monotone, by bounds on the derivatives.
+  double first_root() const {
+    if (!(max_fourth_ < std::numeric_limits<double>::max())) return -1;  // not finite
+    double ends[64];
+    int count = 0;
+    ends[count++] = 1;
+    for (PolynomialValue a = at(0); count > 0;) {
+      const PolynomialValue b = at(ends[count - 1]);
+      const double width = b.u - a.u, square = width * width / 8;
+      const bool is_last = count >= 60 || width < 0x1p-50;
+      if (std::max(a.value, b.value) + max_second_ * square < 0) {  // no root
+        a = b;
+        --count;
+        continue;
+      }
+      const double slack = max_third_ * square, bend = max_fourth_ * square;
+      const bool rises = std::min(a.slope, b.slope) - slack > 0;
+      const bool falls = std::max(a.slope, b.slope) + slack < 0;
+      const bool is_convex = std::min(a.second, b.second) - bend >= 0;
+      const bool is_concave = std::max(a.second, b.second) + bend <= 0;
+      PolynomialValue end = b;
+      if (!rises && !falls && !is_convex && is_concave) {
+        if (a.slope > 0 && b.slope < 0) end = peak(a, b);
+      } else if (!(rises || falls || is_convex || is_last)) {
+        ends[count++] = a.u + width / 2;
+        continue;
+      }
+      if (end.value >= 0) return root(a, end);
+      a = b;
+      --count;
+    }
+    return -1;
+  }
+
+ private:
+  /// Return the maximum of a concave part that has one inside.
+  PolynomialValue peak(PolynomialValue a, PolynomialValue b) const {
+    PolynomialValue middle = a;
+    for (int n = 0; n < 100 && b.u - a.u > 0x1p-52; ++n) {
+      const double newton = middle.second < 0 ? middle.u - middle.slope / middle.second : -1;
+      const bool in_bracket = n % 4 < 3 && newton > a.u && newton < b.u;
+      const double u = in_bracket ? newton : 0.5 * (a.u + b.u);
+      if (u == middle.u) break;
+      middle = at(u);
+      (middle.slope > 0 ? a : b) = middle;
+      if (middle.slope == 0) break;
+    }
+    return middle.value >= a.value ? (middle.value >= b.value ? middle : b)
+                                   : (a.value >= b.value ? a : b);
+  }
+
+  /// Return the root in a part in which the polynomial rises once from below 0 to 0 or above.
+  double root(PolynomialValue a, PolynomialValue b) const {
+    double low = a.u, high = b.u;
+    double u = a.value < b.value ? low + (high - low) * a.value / (a.value - b.value) : high;
+    double previous = high - low;
+    for (int n = 0; n < 100 && low < high; ++n) {
+      const PolynomialValue here = at(u);
+      (here.value < 0 ? low : high) = u;
+      const double step = here.slope > 0 ? here.value / here.slope : 2;
+      double next = u - step;
+      if (!(next >= low && next <= high) || std::abs(step) > 0.5 * previous)
+        next = 0.5 * (low + high);
+      previous = std::abs(next - u);
+      if (previous <= 0x1p-53 * u || high - low <= 0x1p-53 * high) return next;
+      u = next;
+    }
+    return u;
+  }
+
+  const double* c_;
+  int degree_;
+  double max_second_ = 0, max_third_ = 0, max_fourth_ = 0;  // on [0, 1]
+};
+
+template <int D>
+inline bool is_finite(const double (&x)[D]) {
+  double sum = 0;
+  for (int n = 0; n < D; ++n) sum += 0 * x[n];
+  return sum == 0;
+}
+
+/// Terms A^k x / k! t^k of the series of exp(A t) x.
+template <int D>
+struct StateSeries {
+  double terms[kMaxTerms][D];
+  int degree;
+
+  StateSeries(const Matrix<D>& a, const double (&x)[D], double t, double norm, double tolerance) {
+    for (int n = 0; n < D; ++n) terms[0][n] = x[n];
+    degree = 0;
+    double size = 1;
+    do {
+      const int k = ++degree;
+      apply(a, terms[k - 1], terms[k]);
+      for (int n = 0; n < D; ++n) terms[k][n] *= t / k;
+      size *= norm * t / k;
+    } while (degree < kMaxTerms - 1 && size > tolerance);
+  }
+
+  /// Return the state after a fraction u of the time.
+  void at(double u, double (&x)[D]) const {
+    for (int n = 0; n < D; ++n) {
+      x[n] = terms[degree][n];
+      for (int k = degree - 1; k >= 0; --k) x[n] = x[n] * u + terms[k][n];
+    }
+  }
+};
+
+/// Results of the forward pass; arrays (batch, neurons, max_spikes), `state` with an axis of length D
+/// behind these, `count` (batch, neurons).
+template <class T>
+struct LinearSpikes {
+  T* time;
+  T* slope;
+  T* state;  // just before the spike
+  std::int32_t* count;
+};
+
+template <class V>
+inline V absolute(V x) {
+  return x < V{} ? -x : x;
+}
+
+/// Call with the number of vectors in a tile.
+template <class T, class Call>
+void dispatch_linear_width(Index neurons, Call&& call) {
+  if (neurons <= kWidth<T>) return call(std::integral_constant<int, 1>());
+  return call(std::integral_constant<int, 2>());
+}
+
+}  // namespace native
