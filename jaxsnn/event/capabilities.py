@@ -176,7 +176,14 @@ def _slow(feature: features.NetworkFeature, why: str) -> Limit[StaticNetwork]:
 KERNELS = Capabilities[StaticNetwork](
     title="native kernels",
     limits=(
-        _slow(features.FOREIGN_MODEL, "the neuron model is not a NIR type"),
+        Limit(
+            feature=features.FOREIGN_MODEL,
+            code="by-xla",
+            reason="{nodes}: the neuron model is not a NIR type; the native kernels simulate it if "
+            "its equations are linear and it receives no convolution, else XLA, which is slower",
+            severity="note",
+        ),
+        _slow(features.FOREIGN_MODEL_IN_CYCLE, "a neuron model of the cycle is not a NIR type"),
         _slow(features.BOXES_INTO_CURRENTS, "rectangular pulses drive a decaying synaptic current"),
         _slow(
             features.JUMPS_IN_CYCLE, "spikes within a cycle act directly on the membrane potential"

@@ -462,7 +462,8 @@ MIXED_OUTPUT = NetworkFeature(
 
 
 def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
-    """Return the spiking populations that the native kernels do not simulate, by reason.
+    """Return the spiking populations that the native kernels do not simulate, or only if the
+    equations of their model are linear, by reason.
 
     A cycle is simulated as a whole: the first reason of any of its populations applies to all.
     """
@@ -477,6 +478,8 @@ def _kernel_gaps(network: StaticNetwork) -> dict[str, list[str]]:
         gap = next(filter(None, map(_population_gap, simulated_together)), None)
         if gap is None and population.name in cycle_of:
             gap = _cycle_gap(simulated_together)
+        elif gap == "model" and population.name not in cycle_of:
+            gap = "model outside cycles"
         if population.fires and gap:
             gaps.setdefault(gap, []).append(population.name)
     return gaps
@@ -517,7 +520,8 @@ def _beyond_kernels(description: str, gap: str) -> NetworkFeature:
     return Feature(description=description, occurrences=occurrences)
 
 
-FOREIGN_MODEL = _beyond_kernels("A registered neuron model", "model")
+FOREIGN_MODEL = _beyond_kernels("A registered neuron model", "model outside cycles")
+FOREIGN_MODEL_IN_CYCLE = _beyond_kernels("A cycle with a registered neuron model", "model")
 BOXES_INTO_CURRENTS = _beyond_kernels("Rectangular pulses into a CubaLIF", "boxes")
 JUMPS_IN_CYCLE = _beyond_kernels("A cycle in which delta spikes reach LIF or IF neurons", "jumps")
 MIXED_KERNELS_IN_CYCLE = _beyond_kernels(

@@ -354,6 +354,35 @@ def test_check_names_a_custom_neuron(purpose, supported):
     assert all("AdaptiveLIF" in problem.message for problem in report.problems[: not supported])
 
 
+@pytest.mark.usefixtures("native_kernels")
+@in_a_cycle_or_not
+def test_kernels_run_a_linear_model_outside_cycles(x64, recurrent):
+    """With the same spikes as XLA. `check` names it in both cases."""
+    graph, events, _ = drawn(4, 0, recurrent)
+    (note,) = (
+        problem for problem in jaxsnn.check(graph, "event").problems if problem.code == "by-xla"
+    )
+    assert ("linear" in note.message) is not recurrent
+    run = partial(simulate, lower(graph, dtype=float), events, T_END)
+    engines = [replace(ENGINE, backend=backend) for backend in ("native", "xla")]
+    if recurrent:
+        assert_refused(partial(run, engine=engines[0]), UsageError, "AdaptiveLIF")
+        return
+    native, xla = (run(engine=engine).spikes["n"] for engine in engines)
+    np.testing.assert_array_equal(native.count, xla.count)
+    np.testing.assert_allclose(native.time, xla.time, rtol=0, atol=1e-14)
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_kernels_refuse_a_refractory_period_of_a_registered_model():
+    graph, events, _ = drawn(2)
+    engine = replace(ENGINE, refractory=1e-3)
+    run = partial(simulate, lower(graph), events, T_END)
+    native = replace(engine, backend="native")
+    assert_refused(partial(run, engine=native), UsageError, "refractory")
+    assert run(engine=engine).count("n").sum() > 5
+
+
 @pytest.mark.slow
 def test_gradient_steps_lower_a_loss_of_its_spike_times():
     graph, events, _ = drawn(4)
@@ -529,10 +558,14 @@ def value_of(dynamics, recurrent):
     return network.parameters, value
 
 
-@in_a_cycle_or_not
-def test_gradients_of_a_variable_that_v_drives(x64, recurrent):
-    """A reset of V changes the rate of that variable."""
-    start, value = value_of(CoupledLIF, recurrent)
+@pytest.mark.parametrize(
+    ("model", "recurrent"), [(CoupledLIF, False), (CoupledLIF, True), (FollowingLIF, False)]
+)
+def test_gradients_of_a_variable_that_v_drives(x64, model, recurrent):
+    """A reset of V changes the rate of that variable. The kernels also know V at a spike if the
+    threshold depends on it.
+    """
+    start, value = value_of(model, recurrent)
     assert value(start)[1].sum() > 10
     errors = some_relative_errors(value, start, np.random.default_rng(0), per_leaf=2)
     assert len(errors) > 15
@@ -551,6 +584,7 @@ def test_gradients_of_a_variable_that_v_drives(x64, recurrent):
 def test_gradients_with_an_unknown_jump_of_v_are_refused(x64, model, engine, recurrent):
     """Spikes are simulated; only their gradients are refused."""
     start, value = value_of(model, recurrent)
+    engine = replace(engine, backend="xla")
     assert value(start, engine)[1].sum() > 5
     with pytest.raises(UsageError, match=model.__name__):
         jax.grad(lambda parameters: value(parameters, engine)[0])(start)

@@ -71,7 +71,7 @@ def linear_obstacles(neuron: Neuron, constants: NeuronConstants) -> Iterator[str
         yield "its constants differ between positions or samples"
         return
     constants = jax.tree.map(_shape_of, constants)
-    state = jax.eval_shape(neuron.begin, constants)
+    state: Any = jax.eval_shape(neuron.begin, constants)
     if len(state) not in VARIABLES:
         yield Text(
             "its neuron model {type} has {count} variables, the kernels support {least} to {most}",
@@ -188,7 +188,9 @@ def _increment(neuron: Neuron, variables: int, dtype: Any) -> tuple[np.ndarray, 
 
         def arrived(state: np.ndarray, weight: float) -> np.ndarray:
             parts = tuple(jnp.asarray(part, dtype) for part in state)
-            return np.array([float(part) for part in neuron.arrive(parts, jnp.asarray(weight, dtype))])
+            return np.array(
+                [float(part) for part in neuron.arrive(parts, jnp.asarray(weight, dtype))]
+            )
 
         zero = np.zeros(variables)
         unit = arrived(zero, 1.0)
@@ -233,9 +235,7 @@ class _Variables:
         self.scale = jnp.ones(self.count, begin[0].dtype) if scale is None else scale
         excess = partial(neuron.excess, constants)
         #: c
-        self.along = [
-            jax.jvp(excess, (self.zero,), (self.unit(n),))[1] for n in range(self.count)
-        ]
+        self.along = [jax.jvp(excess, (self.zero,), (self.unit(n),))[1] for n in range(self.count)]
 
     def unit(self, number: int) -> State:
         """Return the state whose entry of a number is 1, with all others 0."""
@@ -246,7 +246,8 @@ class _Variables:
     def of(self, state: State) -> Float[Array, "variables neurons"]:
         """Return the variables z of a state x."""
         first = sum(c * part for c, part in zip(self.along, state, strict=True))
-        return jnp.stack([first, *(part / s for part, s in zip(state[1:], self.scale[1:]))])
+        others = (part / s for part, s in zip(state[1:], self.scale[1:], strict=True))
+        return jnp.stack([first, *others])
 
     def state(self, z: Sequence[Any]) -> State:
         """Return the state x of variables z."""
@@ -254,7 +255,9 @@ class _Variables:
         first = z[0] - sum(c * part for c, part in zip(self.along[1:], others, strict=True))
         return first / self.along[0], *others
 
-    def matrix(self, function: Callable[[State], State]) -> Float[Array, "variables variables neurons"]:
+    def matrix(
+        self, function: Callable[[State], State]
+    ) -> Float[Array, "variables variables neurons"]:
         """Return the matrix of a function of the state that is linear plus a constant."""
         columns = [
             self.of(jax.jvp(function, (self.zero,), (self.state(self.unit(n)),))[1])
@@ -280,7 +283,11 @@ def flow_scale(neuron: Neuron, constants: NeuronConstants) -> Float[Array, "vari
     count = len(size)
     tiny = jnp.finfo(size.dtype).tiny
     # Where variables do not act on each other, their scales are limited by small entries.
-    size = jnp.maximum(size, 1e-3 * jnp.max(jnp.diagonal(size))) * (1 - jnp.eye(count, dtype=size.dtype)) + tiny
+    size = (
+        jnp.maximum(size, 1e-3 * jnp.max(jnp.diagonal(size)))
+        * (1 - jnp.eye(count, dtype=size.dtype))
+        + tiny
+    )
 
     log_scale = jnp.zeros(count, size.dtype)
     for _ in range(_BALANCING_STEPS):

@@ -199,9 +199,9 @@ struct FlowBounds {
 /// Coefficients of one neuron in double precision.
 template <int D>
 struct LinearNeuron {
-  Matrix<D> a, a_squared, reset;
+  Matrix<D> a, a_squared, a_transposed, reset;
   double offset[D], start[D];
-  double threshold, slope_floor, norm;
+  double threshold, slope_floor, norm, norm_transposed;
   bool starts_above;
 
   template <class T>
@@ -219,6 +219,9 @@ struct LinearNeuron {
     slope_floor = fields[Fields::kSlopeFloor * stride];
     a_squared = a * a;
     norm = norm_of(a);
+    for (int row = 0; row < D; ++row)
+      for (int n = 0; n < D; ++n) a_transposed(row, n) = a(n, row);
+    norm_transposed = norm_of(a_transposed);
     starts_above = start[0] >= threshold;
   }
 

@@ -153,10 +153,10 @@ class LinearTileBackward {
     const Tile& tile = *tile_;
     const double(&arrival)[D] = tile.population.arrival;
     const int parameters = int(parameters_);
-    // p, then Q_f
-    V p[(1 + kMaxFlowParameters) * D][kVectors];
+    V p[D][kVectors] = {};
+    V by[kMaxFlowParameters * D][kVectors];       // Q_f
     V of_arrivals[kMaxFlowParameters][kVectors];  // Q_f . w e
-    std::memset(p, 0, sizeof(p));
+    std::memset(by, 0, sizeof(by));
     std::memset(of_arrivals, 0, sizeof(of_arrivals));
     alignas(64) T arrival_rate[D][kLanes];  // A e
     if (by_time)
@@ -173,8 +173,10 @@ class LinearTileBackward {
       if (!kUniform) compute_flow(edges_[interval + 1] - edges_[interval], own_flow.data());
       const Bits events = pending_lanes_[interval];
       alignas(64) T at_end[(1 + kMaxFlowParameters) * D][kLanes];
-      if (__builtin_expect(events != 0, 0))
-        std::memcpy(at_end, p, (1 + parameters) * D * sizeof(p[0]));
+      if (__builtin_expect(events != 0, 0)) {
+        std::memcpy(at_end, p, sizeof(p));
+        std::memcpy(at_end[D], by, parameters * D * sizeof(by[0]));
+      }
       for (int q = 0; q < kVectors; ++q) {
         // coefficient n of a matrix of the step, for the neurons of the vector
         const auto factor = [&](const T* matrix, int n) {
@@ -191,11 +193,11 @@ class LinearTileBackward {
         V costate[D], next[D];
         for (int n = 0; n < D; ++n) costate[n] = p[n][q];
         for (int f = 0; f < parameters; ++f) {
-          const T* by = step + (1 + f) * D * D * (kUniform ? 1 : kLanes);
+          const T* change = step + (1 + f) * D * D * (kUniform ? 1 : kLanes);
           V derivative[D];
-          for (int n = 0; n < D; ++n) derivative[n] = p[(1 + f) * D + n][q];
+          for (int n = 0; n < D; ++n) derivative[n] = by[f * D + n][q];
           for (int n = 0; n < D; ++n)
-            p[(1 + f) * D + n][q] = transposed(step, derivative, n) + transposed(by, costate, n);
+            by[f * D + n][q] = transposed(step, derivative, n) + transposed(change, costate, n);
         }
         for (int n = 0; n < D; ++n) next[n] = transposed(step, costate, n);
         for (int n = 0; n < D; ++n) p[n][q] = next[n];
@@ -212,7 +214,7 @@ class LinearTileBackward {
             for (int n = 0; n < D; ++n) {
               set_lane<T>(p[n][q], lane - q * kWidth<T>, T(costate.p[n]));
               for (int f = 0; f < parameters; ++f)
-                set_lane<T>(p[(1 + f) * D + n][q], lane - q * kWidth<T>, T(costate.by[f][n]));
+                set_lane<T>(by[f * D + n][q], lane - q * kWidth<T>, T(costate.by[f][n]));
             }
         }
       }
@@ -231,7 +233,7 @@ class LinearTileBackward {
         for (int f = 0; f < parameters; ++f)
           for (int n = 0; n < D; ++n)
             if (arrival[n] != 0)
-              of_arrivals[f][q] += weights * p[(1 + f) * D + n][q] * T(arrival[n]);
+              of_arrivals[f][q] += weights * by[f * D + n][q] * T(arrival[n]);
         if (by_time)
           for (int n = 0; n < D; ++n)
             time_gradient -= weights * p[n][q] * load<T>(arrival_rate[n] + lane);
@@ -246,7 +248,7 @@ class LinearTileBackward {
       for (int n = 0; n < D; ++n) {
         if (by_level_) level(Fields::kStart + n, lane) += of_lane(p[n]);
         for (int f = 0; f < parameters; ++f)
-          by_flow_[f * kLanes + lane] += of_lane(p[(1 + f) * D + n]) * neuron.start[n];
+          by_flow_[f * kLanes + lane] += of_lane(by[f * D + n]) * neuron.start[n];
       }
       for (int f = 0; f < parameters; ++f) by_flow_[f * kLanes + lane] += of_lane(of_arrivals[f]);
     }
@@ -303,6 +305,12 @@ class LinearTileBackward {
   void flow_back(int lane, double duration, Costate& costate) const {
     if (!(duration > 0)) return;
     const LinearNeuron<D>& neuron = tile_->neuron(lane);
+    const double norm = neuron.norm_transposed * duration;
+    if (parameters_ == 0 && norm <= kSeriesRadius) {
+      const StateSeries<D> series(neuron.a_transposed, costate.p, duration,
+                                  neuron.norm_transposed, series_tolerance(T()));
+      return series.at(1, costate.p);
+    }
     Matrix<D> dx[kMaxFlowParameters];
     for (Index f = 0; f < parameters_; ++f) dx[f] = scaled(a_by(lane, f), duration);
     Exponential1<D, double> flow;

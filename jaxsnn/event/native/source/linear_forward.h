@@ -120,15 +120,32 @@ struct LinearTile {
     }
   }
 
+  /// Bounds of `FlowBounds` by time, (times, D, kLanes): the times are the same for all neurons.
+  std::vector<std::array<std::array<double, kLanes>, D>> flow_bounds, curvature_bounds;
+
+  /// Store the bounds of neurons with separate matrices.
+  void store_bounds() {
+    const std::size_t times = population.bounds[0].flow.size();
+    flow_bounds.resize(times);
+    curvature_bounds.resize(times);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const FlowBounds<D>& bounds = population.bounds_of(first + std::min(lane, count - 1));
+      for (std::size_t index = 0; index < times; ++index)
+        for (int k = 0; k < D; ++k) {
+          flow_bounds[index][k][lane] = bounds.flow[index][k];
+          curvature_bounds[index][k][lane] = bounds.curvature[index][k];
+        }
+    }
+  }
+
   /// Compute the bounds of `LinearSteps`. bounds: (D, kLanes).
   void compute_bounds(double t, T (*bounds)[kLanes]) const {
     t = std::max(t, 0.0);
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const FlowBounds<D>& of_neuron = population.bounds_of(first + std::min(lane, count - 1));
-      const int index = of_neuron.index(t);
-      for (int k = 0; k < D; ++k)
-        bounds[k][lane] = bound_of<T>(of_neuron.curvature[index][k], of_neuron.flow[index][k], t);
-    }
+    const int index = population.bounds[0].index(t);
+    for (int k = 0; k < D; ++k)
+      for (int lane = 0; lane < kLanes; ++lane)
+        bounds[k][lane] =
+            bound_of<T>(curvature_bounds[index][k][lane], flow_bounds[index][k][lane], t);
   }
 };
 
@@ -154,6 +171,7 @@ class LinearTileForward {
     tile_ = &tile;
     edges_ = intervals_.edges(sample);
     first_result_ = sample * population_.neurons + tile.first;
+    flows_interval_ = -1;
     alive_ = (Bits(1) << tile.count) - 1;
     const Index slots = options_.max_spikes, first_slot = first_result_ * slots;
     std::fill_n(spikes_.time + first_slot, tile.count * slots, std::numeric_limits<T>::infinity());
@@ -243,14 +261,15 @@ class LinearTileForward {
     if (levels == 0) {
       simulate_leaf(lane, interval, 0, leaf, x);
     } else {
-      // exp(A t) - 1 over 2^n leaves
-      Matrix<D> flows[kMaxHalvings + 1];
-      Exponential1<D, double> flow;
-      flow.sum_series(scaled(neuron.a, leaf), nullptr, 0, neuron.norm * leaf,
-                      series_tolerance(T()));
-      for (int n = 0; n <= levels; ++n) {
-        flows[n] = flow.value;
-        flow.square(0);
+      if (!kUniform || flows_interval_ != interval) {
+        flows_interval_ = interval;
+        Exponential1<D, double> flow;
+        flow.sum_series(scaled(neuron.a, leaf), nullptr, 0, neuron.norm * leaf,
+                        series_tolerance(T()));
+        for (int n = 0; n <= levels; ++n) {
+          flows_[n] = flow.value;
+          flow.square(0);
+        }
       }
       const std::uint64_t leaves = std::uint64_t(1) << levels;
       const FlowBounds<D>& bounds = tile_->population.bounds_of(tile_->first + lane);
@@ -260,7 +279,7 @@ class LinearTileForward {
         apply(neuron.a_squared, x, bend);
         for (;; --size) {
           const double length = std::ldexp(leaf, size);
-          apply(flows[size], x, after);
+          apply(flows_[size], x, after);
           double deviation = 0;
           const int index = bounds.index(length);
           for (int n = 0; n < D; ++n) {
@@ -338,7 +357,10 @@ class LinearTileForward {
   const Tile* tile_ = nullptr;
   typename ArrivalIntervals<T>::Edges edges_;
   Index first_result_ = 0;
-  Bits alive_ = 0;                         // lanes still simulated
+  // exp(A t) - 1 over 2^n leaves of an interval, for the neuron that was simulated last
+  Matrix<D> flows_[kMaxHalvings + 1];
+  Index flows_interval_ = -1;
+  Bits alive_ = 0;                   // lanes still simulated
   alignas(64) T threshold_[kLanes];  // inf for neurons that are no longer simulated
 };
 
@@ -356,7 +378,11 @@ void linear_forward(const Population<T>& population, const T* arrival, const Opt
                 size = (population.rows + 1) * kLanes;
     Array<T> tables(tiles * size);
     std::vector<LinearTile<T, D, kVectors>> all_tiles;
-    for (Index tile = 0; tile < tiles; ++tile) all_tiles.emplace_back(neurons, tile * kLanes);
+    all_tiles.reserve(tiles);
+    for (Index tile = 0; tile < tiles; ++tile) {
+      all_tiles.emplace_back(neurons, tile * kLanes);
+      if (!neurons.uniform) all_tiles[tile].store_bounds();
+    }
     ThreadPool::shared().run(
         tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index tile) {
           pack_weights(population, tile * kLanes, kLanes, tables.data() + tile * size);
