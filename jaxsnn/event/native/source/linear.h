@@ -412,11 +412,7 @@ inline V absolute(V x) {
   return x < V{} ? -x : x;
 }
 
-/// Call with the number of vectors in a tile.
-template <class T, class Call>
-void dispatch_linear_width(Index neurons, Call&& call) {
-  if (neurons <= kWidth<T>) return call(std::integral_constant<int, 1>());
-  return call(std::integral_constant<int, 2>());
-}
+/// Vectors in a tile, also for few neurons: each width would take as long to compile again.
+constexpr int kLinearVectors = 2;
 
 }  // namespace native

@@ -401,79 +401,77 @@ void linear_backward(const Population<T>& population, const T* arrival, const Op
                   std::memcmp(&a_by[n], &a_by[n % parameters], sizeof(a_by[n])) == 0;
   const LinearBackwardSteps<T, D> steps(all, a_by, parameters, intervals, population.batch,
                                         options.threads);
-  dispatch_linear_width<T>(neurons, [&](auto vectors) {
-    constexpr int kVectors = decltype(vectors)::value, kLanes = kVectors * kWidth<T>;
-    const Index tiles = (neurons + kLanes - 1) / kLanes, size = (population.rows + 1) * kLanes;
-    std::vector<LinearTile<T, D, kVectors>> all_tiles;
-    for (Index tile = 0; tile < tiles; ++tile) all_tiles.emplace_back(all, tile * kLanes);
-    // The number of partial gradients does not depend on the number of threads.
-    const Index max_chunks = (kPartialGradients + tiles - 1) / tiles;
-    const WorkUnits units{tiles,
-                          std::max<Index>(1, std::min(max_chunks, (population.batch + 3) / 4)),
-                          population.batch};
-    const Index entries = population.batch * population.arrivals;
-    const Index sums = ((gradients.levels ? kLevels : 0) + parameters) * kLanes;
-    Array<T> tables(tiles * size), unit_tables(units.size() * size, T(0)),
-        by_time(gradients.time ? tiles * entries : 0, T(0));
-    Array<double> unit_sums(units.size() * sums, 0.0);
-    ThreadPool::shared().run(
-        tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index tile) {
-          pack_weights(population, tile * kLanes, kLanes, tables.data() + tile * size);
-        });
-    const auto run_unit = [&](auto is_uniform, Index unit) {
-      LinearTileBackward<T, D, kVectors, decltype(is_uniform)::value> backward(
-          population, options, intervals, steps, sorted, spikes, a_by, parameters);
-      const Index tile = units.tile(unit), chunk = units.chunk(unit);
-      double* levels = gradients.levels ? unit_sums.data() + unit * sums : nullptr;
-      double* flows = unit_sums.data() + unit * sums + (levels ? kLevels * kLanes : 0);
-      for (Index sample = units.begin(chunk); sample < units.begin(chunk + 1); ++sample)
-        backward.run(all_tiles[tile], tables.data() + tile * size, sample,
-                     unit_tables.data() + unit * size,
-                     gradients.time ? by_time.data() + tile * entries + sorted.first(sample)
-                                    : nullptr,
-                     levels, flows);
-    };
-    ThreadPool::shared().run(units.size(), options.threads, [&](Index unit) {
-      all.uniform ? run_unit(std::true_type(), unit) : run_unit(std::false_type(), unit);
-    });
-    // ---- sums of the partial gradients
-    for (Index neuron = 0; neuron < neurons; ++neuron) {
-      const Index tile = neuron / kLanes, lane = neuron % kLanes;
-      const auto total = [&](Index field) {
-        double sum = 0;
-        for (Index chunk = 0; chunk < units.chunks; ++chunk)
-          sum += unit_sums[units.index(tile, chunk) * sums + field * kLanes + lane];
-        return T(sum);
-      };
-      const Index first_flow = gradients.levels ? kLevels : 0;
-      for (Index field = 0; field < first_flow; ++field)
-        gradients.levels[field * neurons + neuron] = total(field);
-      for (Index f = 0; f < parameters; ++f)
-        gradients.flow[f * neurons + neuron] = total(first_flow + f);
-    }
-    const Index bands = std::min<Index>(population.rows, 16);
-    ThreadPool::shared().run(
-        bands, ThreadPool::useful_threads(options.threads, unit_tables.size()), [&](Index band) {
-          for (Index row = population.rows * band / bands;
-               row < population.rows * (band + 1) / bands; ++row)
-            for (Index unit = 0; unit < units.size(); ++unit) {
-              const Index first = units.tile(unit) * kLanes;
-              const T* unit_row = unit_tables.data() + unit * size + row * kLanes;
-              T* sum = gradients.weight + row * neurons + first;
-              for (Index lane = 0; lane < std::min<Index>(kLanes, neurons - first); ++lane)
-                sum[lane] += unit_row[lane];
-            }
-        });
-    if (gradients.time)
-      for (Index sample = 0; sample < population.batch; ++sample)
-        for (Index arrival = 0; arrival < intervals.used(sample); ++arrival) {
-          const Index slot = sorted.slot[sorted.first(sample) + arrival];
-          if (slot < 0 || slot >= population.arrivals) continue;
-          for (Index tile = 0; tile < tiles; ++tile)
-            gradients.time[sample * population.arrivals + slot] +=
-                by_time[tile * entries + sorted.first(sample) + arrival];
-        }
+  constexpr int kVectors = kLinearVectors, kLanes = kVectors * kWidth<T>;
+  const Index tiles = (neurons + kLanes - 1) / kLanes, size = (population.rows + 1) * kLanes;
+  std::vector<LinearTile<T, D, kVectors>> all_tiles;
+  for (Index tile = 0; tile < tiles; ++tile) all_tiles.emplace_back(all, tile * kLanes);
+  // The number of partial gradients does not depend on the number of threads.
+  const Index max_chunks = (kPartialGradients + tiles - 1) / tiles;
+  const WorkUnits units{tiles,
+                        std::max<Index>(1, std::min(max_chunks, (population.batch + 3) / 4)),
+                        population.batch};
+  const Index entries = population.batch * population.arrivals;
+  const Index sums = ((gradients.levels ? kLevels : 0) + parameters) * kLanes;
+  Array<T> tables(tiles * size), unit_tables(units.size() * size, T(0)),
+      by_time(gradients.time ? tiles * entries : 0, T(0));
+  Array<double> unit_sums(units.size() * sums, 0.0);
+  ThreadPool::shared().run(
+      tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index tile) {
+        pack_weights(population, tile * kLanes, kLanes, tables.data() + tile * size);
+      });
+  const auto run_unit = [&](auto is_uniform, Index unit) {
+    LinearTileBackward<T, D, kVectors, decltype(is_uniform)::value> backward(
+        population, options, intervals, steps, sorted, spikes, a_by, parameters);
+    const Index tile = units.tile(unit), chunk = units.chunk(unit);
+    double* levels = gradients.levels ? unit_sums.data() + unit * sums : nullptr;
+    double* flows = unit_sums.data() + unit * sums + (levels ? kLevels * kLanes : 0);
+    for (Index sample = units.begin(chunk); sample < units.begin(chunk + 1); ++sample)
+      backward.run(all_tiles[tile], tables.data() + tile * size, sample,
+                   unit_tables.data() + unit * size,
+                   gradients.time ? by_time.data() + tile * entries + sorted.first(sample)
+                                  : nullptr,
+                   levels, flows);
+  };
+  ThreadPool::shared().run(units.size(), options.threads, [&](Index unit) {
+    all.uniform ? run_unit(std::true_type(), unit) : run_unit(std::false_type(), unit);
   });
+  // ---- sums of the partial gradients
+  for (Index neuron = 0; neuron < neurons; ++neuron) {
+    const Index tile = neuron / kLanes, lane = neuron % kLanes;
+    const auto total = [&](Index field) {
+      double sum = 0;
+      for (Index chunk = 0; chunk < units.chunks; ++chunk)
+        sum += unit_sums[units.index(tile, chunk) * sums + field * kLanes + lane];
+      return T(sum);
+    };
+    const Index first_flow = gradients.levels ? kLevels : 0;
+    for (Index field = 0; field < first_flow; ++field)
+      gradients.levels[field * neurons + neuron] = total(field);
+    for (Index f = 0; f < parameters; ++f)
+      gradients.flow[f * neurons + neuron] = total(first_flow + f);
+  }
+  const Index bands = std::min<Index>(population.rows, 16);
+  ThreadPool::shared().run(
+      bands, ThreadPool::useful_threads(options.threads, unit_tables.size()), [&](Index band) {
+        for (Index row = population.rows * band / bands;
+             row < population.rows * (band + 1) / bands; ++row)
+          for (Index unit = 0; unit < units.size(); ++unit) {
+            const Index first = units.tile(unit) * kLanes;
+            const T* unit_row = unit_tables.data() + unit * size + row * kLanes;
+            T* sum = gradients.weight + row * neurons + first;
+            for (Index lane = 0; lane < std::min<Index>(kLanes, neurons - first); ++lane)
+              sum[lane] += unit_row[lane];
+          }
+      });
+  if (gradients.time)
+    for (Index sample = 0; sample < population.batch; ++sample)
+      for (Index arrival = 0; arrival < intervals.used(sample); ++arrival) {
+        const Index slot = sorted.slot[sorted.first(sample) + arrival];
+        if (slot < 0 || slot >= population.arrivals) continue;
+        for (Index tile = 0; tile < tiles; ++tile)
+          gradients.time[sample * population.arrivals + slot] +=
+              by_time[tile * entries + sorted.first(sample) + arrival];
+      }
 }
 
 }  // namespace native

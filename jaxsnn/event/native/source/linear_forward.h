@@ -372,34 +372,32 @@ void linear_forward(const Population<T>& population, const T* arrival, const Opt
   const ArrivalIntervals<T> intervals(population, sorted);
   const LinearPopulation<T, D> neurons(population, arrival, true);
   const LinearSteps<T, D> steps(neurons, intervals, population.batch, options.threads);
-  dispatch_linear_width<T>(population.neurons, [&](auto vectors) {
-    constexpr int kVectors = decltype(vectors)::value, kLanes = kVectors * kWidth<T>;
-    const Index tiles = (population.neurons + kLanes - 1) / kLanes,
-                size = (population.rows + 1) * kLanes;
-    Array<T> tables(tiles * size);
-    std::vector<LinearTile<T, D, kVectors>> all_tiles;
-    all_tiles.reserve(tiles);
-    for (Index tile = 0; tile < tiles; ++tile) {
-      all_tiles.emplace_back(neurons, tile * kLanes);
-      if (!neurons.uniform) all_tiles[tile].store_bounds();
-    }
-    ThreadPool::shared().run(
-        tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index tile) {
-          pack_weights(population, tile * kLanes, kLanes, tables.data() + tile * size);
-        });
-    const Index min_units = std::max<Index>(32, 8 * options.threads);
-    const WorkUnits units{tiles, std::min((min_units + tiles - 1) / tiles, population.batch),
-                          population.batch};
-    const auto run_unit = [&](auto uniform, Index unit) {
-      LinearTileForward<T, D, kVectors, decltype(uniform)::value> forward(
-          population, options, intervals, steps, spikes);
-      const Index tile = units.tile(unit), chunk = units.chunk(unit);
-      for (Index sample = units.begin(chunk); sample < units.begin(chunk + 1); ++sample)
-        forward.run(all_tiles[tile], tables.data() + tile * size, sample);
-    };
-    ThreadPool::shared().run(units.size(), options.threads, [&](Index unit) {
-      neurons.uniform ? run_unit(std::true_type(), unit) : run_unit(std::false_type(), unit);
-    });
+  constexpr int kVectors = kLinearVectors, kLanes = kVectors * kWidth<T>;
+  const Index tiles = (population.neurons + kLanes - 1) / kLanes,
+              size = (population.rows + 1) * kLanes;
+  Array<T> tables(tiles * size);
+  std::vector<LinearTile<T, D, kVectors>> all_tiles;
+  all_tiles.reserve(tiles);
+  for (Index tile = 0; tile < tiles; ++tile) {
+    all_tiles.emplace_back(neurons, tile * kLanes);
+    if (!neurons.uniform) all_tiles[tile].store_bounds();
+  }
+  ThreadPool::shared().run(
+      tiles, ThreadPool::useful_threads(options.threads, tables.size()), [&](Index tile) {
+        pack_weights(population, tile * kLanes, kLanes, tables.data() + tile * size);
+      });
+  const Index min_units = std::max<Index>(32, 8 * options.threads);
+  const WorkUnits units{tiles, std::min((min_units + tiles - 1) / tiles, population.batch),
+                        population.batch};
+  const auto run_unit = [&](auto uniform, Index unit) {
+    LinearTileForward<T, D, kVectors, decltype(uniform)::value> forward(
+        population, options, intervals, steps, spikes);
+    const Index tile = units.tile(unit), chunk = units.chunk(unit);
+    for (Index sample = units.begin(chunk); sample < units.begin(chunk + 1); ++sample)
+      forward.run(all_tiles[tile], tables.data() + tile * size, sample);
+  };
+  ThreadPool::shared().run(units.size(), options.threads, [&](Index unit) {
+    neurons.uniform ? run_unit(std::true_type(), unit) : run_unit(std::false_type(), unit);
   });
 }
 
