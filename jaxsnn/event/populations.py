@@ -67,7 +67,7 @@ from jaxsnn.event.projections.synapse_lists import (
 )
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.linear_nodes import LARGEST
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.neuron_models import model_of
 from jaxsnn.network.operators import (
     Operator,
@@ -88,7 +88,7 @@ from jaxsnn.wording import Text
 MOST_STEPS = 2**25
 
 
-class Given(NamedTuple):
+class ArrivalArrays(NamedTuple):
     """Arrivals at a population, in the form that the scans take."""
 
     weight: Weights
@@ -123,7 +123,7 @@ class PopulationPart:
         if name not in sources.with_static_facts:
             self.neuron = self.neuron.guessed()
         if not (self.population.fires or self.neuron.certain):
-            self.neuron = self.neuron.unassuming()
+            self.neuron = self.neuron.generic()
         # Scale of the arrivals: the effect of a current of 1 if only currents arrive, else that of
         # a spike of weight 1.
         only_currents = bool(are_currents) and all(are_currents) and not self.driven
@@ -193,7 +193,7 @@ class PopulationPart:
         paths = [path for path in paths if path[0] not in self.sources.currents]
         return arrivals(paths, self.sources.trains, self.population.size, dtype, room)
 
-    def arriving(self, arrival_lists: Arrivals, paths: Sequence[Path]) -> Given:
+    def arriving(self, arrival_lists: Arrivals, paths: Sequence[Path]) -> ArrivalArrays:
         """Return the arrivals through some of the population's paths in the form that the scans
         take, including currents; at one position the weights are multiplied by the arrival factor.
 
@@ -216,7 +216,7 @@ class PopulationPart:
         ]
         if any(source not in held for source, _ in paths):
             lists.append((events.weight, events.time, events.row))
-        return Given(*joined(lists))
+        return ArrivalArrays(*joined(lists))
 
     def _of_currents(self, arrival_lists: Arrivals) -> Numbers:
         """Return the effect of a current of 1, in the units of the arrivals."""
@@ -240,17 +240,17 @@ class PopulationPart:
         # a factor that is not positive cannot serve as a unit: see `FeedForwardPart._constants`
         return factor / jnp.where(self.scale > 0, self.scale, jnp.nan)
 
-    def boxes(self, weight: Weights, time: Times, row: Rows) -> Given:
+    def boxes(self, weight: Weights, time: Times, row: Rows) -> ArrivalArrays:
         """Return the arrivals; if spikes are rectangular pulses, replace each arrival by two, one at the
         start and one at the end of the pulse.
         """
         if not self.neuron.width:
-            return Given(weight, time, row)
+            return ArrivalArrays(weight, time, row)
         # A pulse of weight W is an arrival of W at t and one of -W at t + width. The second half of
         # the table has the negative weights.
         row = jnp.concatenate([row, row + weight.shape[0]], axis=-1)
         time = jnp.concatenate([time, time + self.neuron.width], axis=1)
-        return Given(jnp.concatenate([weight, -weight]), time, row)
+        return ArrivalArrays(jnp.concatenate([weight, -weight]), time, row)
 
     def _edges_of(self, events: Scattered, rows: int) -> Scattered:
         """Return the events unchanged, or, if they are rectangular pulses, two events for each: its
@@ -337,20 +337,20 @@ class FeedForwardPart(PopulationPart):
                 needed=jnp.asarray(arrival_lists.needed), room=jnp.int32(arrival_lists.budget)
             )
             record.budgets["max_arrivals"][self.name] = budget
-        drive = self._drive(constants, Given(weight, time, row))
+        drive = self._drive(constants, ArrivalArrays(weight, time, row))
         if arrival_lists.positions == 1:
             record.drives[self.name] = drive
         elif not self.population.fires:  # lists of a spiking population may be incomplete
             record.drives[self.name] = self._by_place(drive, arrival_lists)
         if self.population.fires:
             spikes, first = self._spikes(
-                record, arrival_lists, constants, Given(weight, time, row), t_end
+                record, arrival_lists, constants, ArrivalArrays(weight, time, row), t_end
             )
             self._hand_on(record, spikes, first)
         else:
             self._read_out(record, arrival_lists, drive, sample_times)
 
-    def _drive(self, constants: NeuronConstants, arriving: Given) -> Drive:
+    def _drive(self, constants: NeuronConstants, arriving: ArrivalArrays) -> Drive:
         """Return the inputs of V, in the form that the functionals take.
 
         Args:
@@ -363,7 +363,7 @@ class FeedForwardPart(PopulationPart):
                 boxed._constants(arrival_lists), boxed.arriving(arrival_lists, paths)
             )
         return Drive(
-            neuron=self.neuron if self.neuron.certain else self.neuron.unassuming(),
+            neuron=self.neuron if self.neuron.certain else self.neuron.generic(),
             constants=constants,
             v_inf=self.neuron.v_inf(self.parameters, self.signal.constant),
             **arriving._asdict(),
@@ -452,7 +452,7 @@ class FeedForwardPart(PopulationPart):
         record: EventRecord,
         arrival_lists: Arrivals,
         constants: NeuronConstants,
-        arriving: Given,
+        arriving: ArrivalArrays,
         t_end: Seconds,
     ) -> tuple[LayerSpikes, FirstSpikes | None]:
         """Return the spikes, by neuron, and the first of them if the backend has sorted these as
@@ -463,7 +463,9 @@ class FeedForwardPart(PopulationPart):
             constants, arriving: as the scans take them.
         """
         spec = self.spec(arrival_lists.in_order)
-        primals = varying_like((arriving.weight, constants, arriving.time, arriving.row, t_end))
+        primals = match_device_axes(
+            (arriving.weight, constants, arriving.time, arriving.row, t_end)
+        )
         spikes, first, clipped = self._spikes_and_clipped(spec, arrival_lists, primals)
         record.clipped[self.name] = clipped
         spikes = self.with_nan_gradients(spikes, constants)
@@ -561,7 +563,7 @@ class RecurrentPart:
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
             feedback = self._by_target(feedback)
-        primals = varying_like((tuple(from_outside), tuple(feedback), tuple(constants), t_end))
+        primals = match_device_axes((tuple(from_outside), tuple(feedback), tuple(constants), t_end))
         if native:
             # `of_weights` is a table of all weights that exists already: to check the separate
             # arrays, XLA would copy them
@@ -602,7 +604,7 @@ class RecurrentPart:
         if len(group.senders):
             self._refuse_long(spec.max_events, synapses.max_deliveries, batch)
         constants = [part.constants() for part in self.parts]
-        primals = varying_like(
+        primals = match_device_axes(
             (group.weight, group.delay, (group.time, group.row), tuple(constants), t_end)
         )
         simulated, weights = sparse_group_spikes(spec, engine.threads, sizes, synapses, *primals)

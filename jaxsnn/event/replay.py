@@ -22,7 +22,7 @@ from jaxsnn.event.event_record import EventRecord, empty_record
 from jaxsnn.event.forward.layer import LayerSpikes
 from jaxsnn.event.native.native_limits import recorded_obstacles, runs_native
 from jaxsnn.event.native.native_recorded import native_recorded_spikes
-from jaxsnn.event.populations import FeedForwardPart, Given
+from jaxsnn.event.populations import ArrivalArrays, FeedForwardPart
 from jaxsnn.event.projections.arrivals import Arrivals
 from jaxsnn.event.projections.sources import Sources
 from jaxsnn.network.array_types import Array, Float, Int
@@ -105,7 +105,7 @@ class _RecordedLayer(FeedForwardPart):
         record: EventRecord,
         arrivals: Arrivals,
         constants: NeuronConstants,
-        arriving: Given,
+        arriving: ArrivalArrays,
         t_end: Seconds,
     ) -> tuple[LayerSpikes, None]:
         """Return the recorded spikes, differentiable."""

@@ -15,7 +15,7 @@ from jaxsnn.grid.parts import Parts, total
 from jaxsnn.grid.step_input import StepInput, SteppingModel
 from jaxsnn.network.array_types import Array, Bool, Float
 from jaxsnn.network.cycles import Cycle
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import Wire
 
@@ -66,7 +66,7 @@ def run_population(
     start = neuron.start(over_time.lead[1])
     recorded = wire.name in over_time.recorded
     # the carry, and all gradients, must vary over the mesh axes of all inputs
-    outcome: Any = _membranes(recorded, *varying_like((neuron, start, entering)))
+    outcome: Any = _membranes(recorded, *match_device_axes((neuron, start, entering)))
     end, tested, membrane = outcome
     sent = parts.emitted(neuron.leaving(tested), spikes=neuron.population.fires)
     return LoopOutcome(
@@ -140,7 +140,7 @@ def _scan(
     That is faster than reading it from memory.
     """
     again = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
-    return lax.scan(again, varying_like(start, entering), entering, length=steps)
+    return lax.scan(again, match_device_axes(start, entering), entering, length=steps)
 
 
 def run_cycle(
@@ -171,7 +171,7 @@ def run_cycle(
         return carry, ({name: sent_by(name) for name in leaving}, seen)
 
     start = loop.start(over_time.lead[1])
-    start = varying_like(start, parts.network)
+    start = match_device_axes(start, parts.network)
     end, (outcome, voltages) = _scan(step, start, entering, over_time.lead[0])
     return LoopOutcome(
         signals=outcome,

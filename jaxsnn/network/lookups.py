@@ -15,7 +15,7 @@ def entries_at(array: Shaped[Array, "..."], *place: Int[Array, "..."]) -> Shaped
     return jnp.asarray(array).at[place].get(mode="promise_in_bounds")
 
 
-def at_places(
+def gather_along(
     values: Shaped[Array, "..."], places: Int[Array, "..."], axis: int
 ) -> Shaped[Array, "..."]:
     """Return `jnp.take_along_axis` without a bounds check.

@@ -2,7 +2,7 @@
 
 Inside `jax.shard_map` the type of an array specifies the axes of the mesh over which it varies. The
 carry of a loop must vary like the result of the loop's body, but constants vary over no axis. The
-engines therefore apply `varying_like` to initial carries, and to the arguments of their derivative
+engines therefore apply `match_device_axes` to initial carries, and to the arguments of their derivative
 rules.
 
 On a mesh with explicit axes the type of an array specifies its layout. The engines gather, sort and
@@ -31,7 +31,7 @@ _AXES = 2  # the sample axis of a result, if any, is one of this many first axes
 # ---- inside shard_map
 
 
-def varying_like(tree: Tree, *others: Any) -> Tree:
+def match_device_axes(tree: Tree, *others: Any) -> Tree:
     """Return a tree whose arrays vary over all mesh axes over which any array of the tree or of
     `others` varies.
     """

@@ -256,7 +256,7 @@ def as_matrix(operator: Operator, dtype: DTypeLike) -> Operator:
     )
 
 
-def alike(
+def group_by_source(
     paths: Iterable[Path], mergeable: Callable[[Operator], bool]
 ) -> list[tuple[str, list[Operator]]]:
     """Group paths by source and delays; a path that is not `mergeable` is a group by itself."""
@@ -272,7 +272,7 @@ def added(paths: Iterable[Path], dtype: DTypeLike) -> tuple[Path, ...]:
     that an event acts once.
     """
     merged = []
-    for source, same in alike(paths, lambda operator: operator.is_matrix):
+    for source, same in group_by_source(paths, lambda operator: operator.is_matrix):
         summed = same[0]
         if len(same) > 1:
             summed = replace(summed, weight=sum(operator.rows(dtype) for operator in same))

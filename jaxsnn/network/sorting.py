@@ -24,8 +24,8 @@ from jax import lax
 from jax.custom_derivatives import zero_from_primal
 
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.lookups import at_places, of_columns
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along, of_columns
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import greatest
 
@@ -99,7 +99,7 @@ def _(
     none.
     """
     times, positions = sorted_columns(*primals)
-    moved = at_places(tangents[0].T, positions, axis=0)
+    moved = gather_along(tangents[0].T, positions, axis=0)
     return (times, positions), (moved, zero_from_primal(positions))
 
 
@@ -141,7 +141,7 @@ def places_in(
         return passed <= queries if right else passed < queries
 
     return _places(
-        len(rising), varying_like(jnp.zeros(queries.shape, jnp.int32), rising, queries), passes
+        len(rising), match_device_axes(jnp.zeros(queries.shape, jnp.int32), rising, queries), passes
     )
 
 
@@ -149,7 +149,7 @@ def places_in_columns(
     rising: Num[Array, "numbers columns"], queries: Num[Array, "first columns last"]
 ) -> Int[Array, "first columns last"]:
     """Return the results of `places_in` in the column of each query."""
-    start = varying_like(jnp.zeros(queries.shape, jnp.int32), rising, queries)
+    start = match_device_axes(jnp.zeros(queries.shape, jnp.int32), rising, queries)
     return _places(len(rising), start, lambda place: of_columns(rising, place) < queries)
 
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxsnn.errors import UsageError, as_number, shown
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
+from jaxsnn.network.lookups import gather_along
 from jaxsnn.network.meshes import by_compiler, first_axis
 from jaxsnn.network.on_processor import on_processor, to_jax
 from jaxsnn.network.sorting import sorted_times
@@ -131,7 +131,7 @@ def sort_events(
     if on_processor(time, index):
         return to_jax(_sorted_here(time, index))
     _, position = sorted_times(time)
-    return at_places(time, position, -1), at_places(index, position, -1)
+    return gather_along(time, position, -1), gather_along(index, position, -1)
 
 
 def _sorted_here(time: Any, index: Any) -> tuple[np.ndarray, np.ndarray]:

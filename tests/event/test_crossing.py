@@ -13,7 +13,7 @@ import pytest
 from jaxsnn.event.dynamics import crossing
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.lif import LIFDelta
-from jaxsnn.event.dynamics.neuron_model import by_facts
+from jaxsnn.event.dynamics.neuron_model import specialise
 from jaxsnn.network.structure import TauShape, find_tau_shape
 from tests.event.cases import NEAR_ONE, SHAPES, population, ratios
 from tests.event.test_crossing_solvers import Case, crossings
@@ -177,8 +177,8 @@ def test_a_guess_of_the_time_constants_is_checked(x64, tau_mem, tau_syn, holds):
         (neuron,) = neurons
         return jnp.array([neuron.certain, neuron.uniform, neuron.tau_shape is TauShape.DOUBLE])
 
-    assert by_facts([certain], [lanes], assumptions).tolist() == [True, True, True]
-    assert by_facts([guess], [lanes], assumptions).tolist() == [True, holds, holds]
+    assert specialise([certain], [lanes], assumptions).tolist() == [True, True, True]
+    assert specialise([guess], [lanes], assumptions).tolist() == [True, holds, holds]
 
 
 @pytest.mark.parametrize(

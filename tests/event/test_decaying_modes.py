@@ -144,10 +144,10 @@ def test_defaults_of_a_model():
     assert plain.guessed().certain is True
     assert alike.guessed().certain is False
     for model in (plain, alike, alike.guessed()):
-        assert model.unassuming() == plain
+        assert model.generic() == plain
         assert model.general() is model
     lanes, state = Lanes(jnp.asarray([0.3, 0.5])), tuple(jnp.asarray([[1.0, 2], [3, 5], [0, 1]]))
-    assert bool(plain.holds(lanes))
+    assert bool(plain.assumption_holds(lanes))
     assert plain.bound(lanes, state) is None
     assert plain.crossing_order(lanes, state) is None
     excess = np.asarray(plain.excess(lanes, state))

@@ -143,11 +143,11 @@ def test_one_program_is_right_whether_a_guess_holds_or_not(name, limits):
     spread = replace(lanes, **{field: taus * jnp.linspace(0.7, 1.4, len(taus))})
     cotangent = np.random.default_rng(9).normal(size=(SAMPLES, 40, options["max_spikes"]))
     guess, plain = (
-        LayerSpec(neuron=model, **options) for model in (neuron.guessed(), neuron.unassuming())
+        LayerSpec(neuron=model, **options) for model in (neuron.guessed(), neuron.generic())
     )
     first_times = []
     for case, holds in ((lanes, True), (spread, False)):
-        assert bool(guess.neuron.holds(case)) is holds
+        assert bool(guess.neuron.assumption_holds(case)) is holds
         spikes, gradients = spikes_and_gradients(guess, (weight, case, *events), cotangent)
         expected, expected_gradients = spikes_and_gradients(
             plain, (weight, case, *events), cotangent

@@ -185,7 +185,7 @@ def test_models_can_drop_their_assumptions(shape, uniform):
     guess = assuming.guessed()
     assert guess.certain is (shape is TauShape.ANY and not uniform)
     plain = CubaLIFDelta()
-    assert assuming.unassuming() == guess.unassuming() == plain
+    assert assuming.generic() == guess.generic() == plain
     if not guess.certain:
         assert guess.general() == plain
     assert assuming.general().uniform is uniform
@@ -195,11 +195,14 @@ def test_models_can_drop_their_assumptions(shape, uniform):
     fits = {TauShape.DOUBLE: 2.0, TauShape.HALF: 0.5, TauShape.EQUAL: 1.0}.get(shape, 3.0)
     ones = jnp.ones((2, NEURONS))
     wide = replace(lanes, tau_mem=fits * ones, tau_syn=ones)
-    assert bool(assuming.holds(wide))
+    assert bool(assuming.assumption_holds(wide))
     mixed = jnp.asarray([1.0, 1.0, 1.0, 2.0]) * ones
-    assert bool(assuming.holds(replace(wide, tau_mem=fits * mixed, tau_syn=mixed))) is not uniform
+    assert (
+        bool(assuming.assumption_holds(replace(wide, tau_mem=fits * mixed, tau_syn=mixed)))
+        is not uniform
+    )
     odd = replace(wide, tau_mem=wide.tau_mem.at[1, 2].set(1.05))
-    assert bool(assuming.holds(odd)) is (shape is TauShape.ANY and not uniform)
+    assert bool(assuming.assumption_holds(odd)) is (shape is TauShape.ANY and not uniform)
 
 
 # -- readouts

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxsnn.event.forward.few_neurons import _FEW_RUNS, _numbers_of_first
 from jaxsnn.network import sorting
-from jaxsnn.network.lookups import at_places, of_columns, transpose
+from jaxsnn.network.lookups import gather_along, of_columns, transpose
 from jaxsnn.network.sorting import (
     first_times,
     fullest,
@@ -168,7 +168,7 @@ def test_rows_are_read_with_one_index_for_each_entry():
     """With two, XLA stores both: 5 times the memory of the indices in the gradient, not 2."""
 
     def total(values, places):
-        return jnp.sum(at_places(values, places, 1) ** 2)
+        return jnp.sum(gather_along(values, places, 1) ** 2)
 
     values, places = jnp.ones((32, 1000), jnp.float32), jnp.zeros((32, 5000), jnp.int32)
     program = jax.jit(jax.grad(total)).lower(values, places).compile()

@@ -17,7 +17,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.event.native.native_places import native_places
 from jaxsnn.network.array_types import Array, Bool, Float
-from jaxsnn.network.lookups import at_places
+from jaxsnn.network.lookups import gather_along
 from jaxsnn.network.sorting import sorted_times
 
 
@@ -78,7 +78,7 @@ def _in_order(time: jax.Array) -> tuple[jax.Array, jax.Array]:
     if not calls_kernels(flat.dtype.name, flat.shape[0], EventOptions()):
         return sorted_times(time)
     place = native_places(flat, flat.shape[1], None)
-    return at_places(flat, place, 1).reshape(time.shape), place.reshape(time.shape)
+    return gather_along(flat, place, 1).reshape(time.shape), place.reshape(time.shape)
 
 
 def _in_cycles(time: jax.Array, cycle: float) -> jax.Array:

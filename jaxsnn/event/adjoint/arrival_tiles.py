@@ -32,8 +32,8 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.layer import Causes, LayerSpec
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 
 #: Arrays of a tile, and arrays that broadcast to a tile.
 OfTile = Float[Array, "arrivals neurons"]
@@ -80,7 +80,7 @@ class _Tile:
         if len(array) == 2:  # one spike, and the padding after it
             first, behind = jnp.split(array, 2)
             return jnp.where(number == 0, first, behind)
-        return at_places(array, number, axis=0)
+        return gather_along(array, number, axis=0)
 
     @staticmethod
     def next_spike(sample: _Sample) -> Int[Array, "arrivals neurons"]:
@@ -172,7 +172,7 @@ def tiles_back(
 
     Args:
         weight: (rows, neurons).
-        constants: spread to (batch, neurons).
+        constants: broadcast to (batch, neurons).
         arrivals: times and rows, see `layer_adjoint.layer_spikes`.
         times: spike times, seconds; inf in unused slots.
         causes, passed: records of the spikes, arrays (spikes, batch, neurons).
@@ -196,7 +196,7 @@ def tiles_back(
 
     inputs = _samples(spec, constants, arrivals, len(weight), times, causes, passed)
     start = jnp.zeros_like(weight if all_weights is None else all_weights)
-    start = varying_like(start, inputs, weight)
+    start = match_device_axes(start, inputs, weight)
     # One sample after the other: an array (batch, arrivals, neurons) would not stay in the cache.
     d_weight, by_arrival = lax.scan(sample_back, start, inputs)
     if shared:

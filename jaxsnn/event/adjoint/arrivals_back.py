@@ -21,7 +21,7 @@ from jax import lax
 
 from jaxsnn.event.adjoint.costate_rules import Backward, Costate, Slots, dot
 from jaxsnn.event.adjoint.required_gradients import RequiredGradients
-from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron, specialise
 from jaxsnn.event.event_arrays import (
     NeuronConstants,
     OfNeurons,
@@ -30,10 +30,10 @@ from jaxsnn.event.event_arrays import (
     Times,
     Weights,
 )
-from jaxsnn.event.forward.layer import LayerSpec, spread
+from jaxsnn.event.forward.layer import LayerSpec, broadcast_constants
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.lookups import at_places, of_columns, transpose
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along, of_columns, transpose
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.reductions import over_last
 from jaxsnn.network.sorting import fullest, places_in, places_in_columns, sorted_columns
 
@@ -99,7 +99,7 @@ def arrivals_back(
     """
     time, row = arrivals
     batch, neurons = times.shape[1:]
-    ordered, wide = _in_order(spec, time, row, len(weight)), spread(constants, batch)
+    ordered, wide = _in_order(spec, time, row, len(weight)), broadcast_constants(constants, batch)
     taken_up = _taken_up(spec, wide, ordered, times, before)
 
     def walked(models: list[Neuron]) -> ByArrivals:
@@ -108,7 +108,7 @@ def arrivals_back(
             batch, neurons
         )
 
-    end = by_facts([spec.neuron], [constants], walked)
+    end = specialise([spec.neuron], [constants], walked)
     by_time = None if end.time is None else end.time.T
     if ordered.position is not None and by_time is not None:
         samples = jnp.arange(time.shape[0])[:, None]
@@ -122,7 +122,7 @@ def _in_order(spec: LayerSpec, time: Times, row: Rows, rows: int) -> _Arrivals:
         columns, position, row = transpose(time), None, row.T
     else:
         columns, position = sorted_columns(time)
-        row = at_places(row.T, position, 0)
+        row = gather_along(row.T, position, 0)
     return _Arrivals(
         time=columns, row=jnp.where(jnp.isfinite(columns), row, rows), position=position
     )
@@ -133,7 +133,7 @@ def _taken_up(
 ) -> _TakenUp:
     """Return the arrivals after which neurons join the pass, and their costates."""
     if not spec.neuron.certain:
-        spec = replace(spec, neuron=spec.neuron.unassuming())
+        spec = replace(spec, neuron=spec.neuron.generic())
     count, neurons_of_all = len(arrivals.time), math.prod(times.shape[1:])
     number = places_in_columns(arrivals.time, times) - 1  # -1 before the first arrival
     # If a neuron fires several times after an arrival, the first spike counts.
@@ -146,7 +146,7 @@ def _taken_up(
     begin = places_in(key, jnp.arange(count + 1, dtype=key.dtype))
     return _TakenUp(
         element=lax.rem(order, jnp.full_like(order, neurons_of_all)),
-        costate=jax.tree.map(lambda array: at_places(array.reshape(-1), order, 0), costate),
+        costate=jax.tree.map(lambda array: gather_along(array.reshape(-1), order, 0), costate),
         begin=begin,
     )
 
@@ -176,7 +176,7 @@ class _Walk:
     ) -> None:
         self.arrivals, self.taken_up, self.required = arrivals, taken_up, needs_grad
         self.weight = jnp.pad(weight, ((0, 1), (0, 0)))  # a last row of zeros for unused slots
-        constants = spread(constants, arrivals.time.shape[1])
+        constants = broadcast_constants(constants, arrivals.time.shape[1])
         self.rules = Backward(spec, constants, needs_grad.constants)
         self.flow = self.rules
         if spec.neuron.uniform:  # the flow of one neuron is valid for all
@@ -192,7 +192,9 @@ class _Walk:
             fields=dict.fromkeys(costate.by, costate.p[0]),
             time=jnp.zeros_like(self.arrivals.time) if self.required.time else None,
         )
-        start = varying_like(start, self.weight, self.arrivals, self.taken_up, self.rules.constants)
+        start = match_device_axes(
+            start, self.weight, self.arrivals, self.taken_up, self.rules.constants
+        )
         # Start at the last arrival of the fullest list: later slots are unused.
         count = fullest(self.arrivals.time)
         end = lax.fori_loop(0, count, lambda n, carry: self._step(count - 1 - n, carry), start)
@@ -254,4 +256,4 @@ class _Walk:
 
             return at + few, jax.tree.map(put, costate, self.taken_up.costate)
 
-        return lax.while_loop(unfinished, some, varying_like((begin, costate), costate))[1]
+        return lax.while_loop(unfinished, some, match_device_axes((begin, costate), costate))[1]

@@ -40,8 +40,8 @@ from jaxsnn.event.event_arrays import (
 from jaxsnn.event.forward.agenda import pick
 from jaxsnn.event.forward.group import GroupSpec, Layout, Log, Table, arriving, line_of
 from jaxsnn.network.array_types import Array, Int
-from jaxsnn.network.lookups import at_places, entries_at
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import entries_at, gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.reductions import over_last
 
 
@@ -125,7 +125,7 @@ class Pass:
             passed=zero if self.plan.channels else None,
             by_time=tuple(zero[:-1] for _ in self.numbers),
         )
-        carry = varying_like(carry, self.constants, self.table, self.log, drive)
+        carry = match_device_axes(carry, self.constants, self.table, self.log, drive)
         if fixed_length:
             carry = lax.fori_loop(0, self.none, step_if_used, carry)
         else:
@@ -233,7 +233,7 @@ class Pass:
         ):
             line, here = line_of(channel, fan_out, row)
             targets = entries_at(jnp.asarray(fan_out.by_line), line)
-            by_target = jnp.where(here[:, None], at_places(by_weight, targets, 1), 0.0)
+            by_target = jnp.where(here[:, None], gather_along(by_weight, targets, 1), 0.0)
             lines.append(by_line.at[line].add(by_target, mode="promise_in_bounds"))
         rows = table.rows.at[of_row].add(by_weight, mode="promise_in_bounds")
         return Table(rows=rows, lines=tuple(lines))

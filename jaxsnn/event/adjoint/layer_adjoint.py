@@ -79,7 +79,7 @@ from jaxsnn.event.adjoint.required_gradients import (
     is_perturbed,
     values_of,
 )
-from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron, specialise
 from jaxsnn.event.event_arrays import (
     NeuronConstants,
     Numbers,
@@ -94,13 +94,13 @@ from jaxsnn.event.forward.layer import (
     Causes,
     LayerSpec,
     LayerSpikes,
+    broadcast_constants,
     gathered,
-    spread,
 )
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.lookups import transpose
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 #: Number of arrivals from which on the gradient processes them one after the other.
@@ -193,7 +193,9 @@ def clipped_slopes(
     spec: LayerSpec, constants: NeuronConstants, spikes: LayerSpikes
 ) -> Int[Array, ""]:
     """Return the number of recorded spikes whose slope lies below the floor."""
-    wide = jax.tree.map(lambda x: x[..., None], spread(constants, spikes.time.shape[0]))
+    wide = jax.tree.map(
+        lambda x: x[..., None], broadcast_constants(constants, spikes.time.shape[0])
+    )
     slot = jnp.arange(spikes.time.shape[-1])
     return jnp.sum(is_clipped(spec, wide, spikes.time, spikes.slope, slot))
 
@@ -244,7 +246,7 @@ def _spikes_back(
         fired=fired,
     )
     backward = Backward(spec, constants, by_fields)
-    start = varying_like(backward.start(times.shape[1:], times.dtype), spikes, constants)
+    start = match_device_axes(backward.start(times.shape[1:], times.dtype), spikes, constants)
     if len(times) == 1:  # a scan of one step would be compiled as a loop
         carry, passed = backward.step(start, jax.tree.map(lambda array: array[0], spikes))
         passed = jax.tree.map(lambda array: array[None], passed)
@@ -327,7 +329,7 @@ def layer_backward(
     """
 
     gradients = _gradients(spec, residuals, cotangent, transposable)
-    d_weight, d_constants, d_time = varying_like(gradients)
+    d_weight, d_constants, d_time = match_device_axes(gradients)
     return d_weight, d_constants, d_time, None, None
 
 
@@ -352,12 +354,12 @@ def _gradients(
     constants, needs_grad = residuals.constants, residuals.required
     spec = assumed  # valid for all constants: only the pass over arrivals is compiled twice
     if not assumed.neuron.certain:
-        spec = replace(assumed, neuron=assumed.neuron.unassuming())
+        spec = replace(assumed, neuron=assumed.neuron.generic())
     # (batch, neurons, spikes) -> (spikes, batch, neurons), as the scan takes them
     times, slopes, causes = jax.tree.map(
         _spikes_first, (residuals.times, residuals.slopes, residuals.causes)
     )
-    wide = spread(constants, residuals.time.shape[0])
+    wide = broadcast_constants(constants, residuals.time.shape[0])
     if spec.assigns:
         causes = _with_slope_after(spec, residuals, wide, times, causes)
     # JAX transposes moveaxis to moveaxis, but the look-ups of `_spikes_first` to a scatter
@@ -376,7 +378,7 @@ def _gradients(
                 specialised, residuals.weight, wide, arrivals, times, causes, passed, needs_grad
             )
 
-        d_weight, d_fields, d_time = by_facts([assumed.neuron], [constants], through)
+        d_weight, d_fields, d_time = specialise([assumed.neuron], [constants], through)
     if spec.neuron.jumps and causes is not None and d_time is not None:
         d_time = _passed_on(d_time, times, causes, passed)
     if not needs_grad.constants:
@@ -405,7 +407,7 @@ def _passed_on(d_time: Times, times: Slots, causes: Causes, passed: Passed) -> T
 
 def slopes_after(spec: LayerSpec, residuals: Residuals) -> OfSpikes:
     """Return V' at the end of the refractory period after each spike."""
-    wide = spread(residuals.constants, residuals.time.shape[0])
+    wide = broadcast_constants(residuals.constants, residuals.time.shape[0])
     times = jnp.moveaxis(residuals.times, -1, 0)
     return jnp.moveaxis(_with_slope_after(spec, residuals, wide, times, None).slope_after, 0, -1)
 

@@ -17,8 +17,8 @@ from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward
 from jaxsnn.event.event_arrays import NeuronConstants, OfSpikes, Rows, State, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.sorting import fullest, sorted_columns
 
@@ -78,7 +78,7 @@ def _slopes(
     neuron = spec.neuron
     wide = jax.tree.map(lambda array: array[None, :, None], constants)
     columns, position = sorted_columns(time)
-    rows = at_places(jnp.broadcast_to(row, time.shape).T, position, 0)
+    rows = gather_along(jnp.broadcast_to(row, time.shape).T, position, 0)
     rows = jnp.where(jnp.isfinite(columns), rows, weight.shape[0])
     finite = jnp.where(jnp.isfinite(times), times, 0.0)
     arrivals = _Arrival(columns, rows)
@@ -97,7 +97,7 @@ def _slopes(
         return now, jax.tree.map(partial(jnp.where, later), now, before)
 
     begin = _Behind(jnp.zeros((), time.dtype), neuron.begin(wide))
-    start = varying_like(
+    start = match_device_axes(
         tuple(
             jax.tree.map(partial(jnp.broadcast_to, shape=shape), begin)
             for shape in ((*times.shape[:2], 1), times.shape)

@@ -38,7 +38,7 @@ from jaxsnn.event.adjoint.costate_rules import dot, left_by_spike, start_of
 from jaxsnn.event.adjoint.costates import Pass, PopulationCostate
 from jaxsnn.event.adjoint.layer_adjoint import pulled
 from jaxsnn.event.adjoint.tangents import moved_by, transposed
-from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron, specialise
 from jaxsnn.event.event_arrays import (
     Feedback,
     NeuronConstants,
@@ -63,7 +63,7 @@ from jaxsnn.event.forward.group import (
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.forward.recurrent import simulate_group
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.reductions import over_first
 
@@ -151,7 +151,9 @@ def _forward(
 def _backward(
     spec: GroupSpec, residuals: _Residuals, cotangent: GroupEvents
 ) -> tuple[Any, Any, Any, None]:
-    d_arrivals, d_feedback, d_constants = varying_like(_gradients(spec, residuals, cotangent.time))
+    d_arrivals, d_feedback, d_constants = match_device_axes(
+        _gradients(spec, residuals, cotangent.time)
+    )
     # rows of arrivals and t_end have no gradient
     return tuple((*d_arrival, None) for d_arrival in d_arrivals), d_feedback, d_constants, None
 
@@ -170,7 +172,7 @@ def _gradients(
         return _gradients_known(spec.with_neurons(neurons), residuals, drive, fixed_length)
 
     neurons = [layer.neuron for layer in spec.layers]
-    return by_facts(neurons, residuals.constants, backward)
+    return specialise(neurons, residuals.constants, backward)
 
 
 def _gradients_known(

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxsnn.event.event_arrays import Numbers
 from jaxsnn.network.array_types import Array, Bool, Int
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.reductions import any_in
 
 #: Maximum number of steps, which always suffices: each step is at most half as long as the previous
@@ -95,7 +95,7 @@ def bracketed_root(
         count=0,
     )
     step = partial(_closer, function, above)
-    return lax.while_loop(unfinished, step, varying_like(search, above)).t
+    return lax.while_loop(unfinished, step, match_device_axes(search, above)).t
 
 
 def _closer(

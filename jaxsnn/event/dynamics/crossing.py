@@ -231,15 +231,15 @@ def peaks(
     match shape:
         # whether the part of v that decays most slowly is positive
         case TauShape.DOUBLE:
-            comes_up = v + j > 0
+            crosses_upwards = v + j > 0
         case TauShape.HALF | TauShape.EQUAL:
-            comes_up = True  # j decays at least as slowly as v
+            crosses_upwards = True  # j decays at least as slowly as v
         case _:
-            comes_up = j * tau_syn + (tau_mem - tau_syn) * v > 0
+            crosses_upwards = j * tau_syn + (tau_mem - tau_syn) * v > 0
     # bound of the change of v_end and j_end by underflow
     limits = jnp.finfo(v.dtype)
     underflow = limits.tiny / limits.eps * (abs(v) + abs(j))
-    return (j > v) & (j > 0) & (j_end - v_end <= underflow) & comes_up
+    return (j > v) & (j > 0) & (j_end - v_end <= underflow) & crosses_upwards
 
 
 # ---- time of the crossing

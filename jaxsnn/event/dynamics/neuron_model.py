@@ -46,7 +46,7 @@ class Neuron:
             decay is valid for all. One sample of 700-256-20 with 8,000 events takes 1.7 times as
             long without.
         certain: the assumptions of the model (`uniform`, closed forms) hold for the numbers of the
-            run. If not, they are guesses, which are checked at run time: see `by_facts`. Without
+            run. If not, they are guesses, which are checked at run time: see `specialise`. Without
             guesses the forward pass of 5-120-3 takes three times as long.
         width: duration of a rectangular pulse, seconds; 0 if spikes are deltas.
     """
@@ -326,11 +326,11 @@ class Neuron:
         """
         return replace(self, certain=not self.uniform)
 
-    def unassuming(self) -> Self:
+    def generic(self) -> Self:
         """Return the model without any assumption on numbers, which is correct for all."""
         return replace(self, uniform=False, certain=True)
 
-    def holds(self, constants: NeuronConstants) -> Bool[Array, ""]:
+    def assumption_holds(self, constants: NeuronConstants) -> Bool[Array, ""]:
         """Return whether the model's assumptions hold for these constants."""
         del constants
         return jnp.asarray(True)
@@ -339,7 +339,7 @@ class Neuron:
 Result = TypeVar("Result")
 
 
-def by_facts(
+def specialise(
     neurons: Sequence[Neuron],
     constants: Sequence[NeuronConstants],
     function: Callable[[list[Neuron]], Result],
@@ -351,10 +351,10 @@ def by_facts(
     if not unsure:
         return function(list(neurons))
     sure = [replace(neuron, certain=True) for neuron in neurons]
-    plain = [neuron if neuron.certain else neuron.unassuming() for neuron in neurons]
+    plain = [neuron if neuron.certain else neuron.generic() for neuron in neurons]
     holds = jnp.asarray(True)
     for number in unsure:
-        holds &= neurons[number].holds(constants[number])
+        holds &= neurons[number].assumption_holds(constants[number])
     # Both branches are compiled, so that traced time constants, which training changes, can run at
     # the speed of known ones.
     return lax.cond(holds, lambda: function(sure), lambda: function(plain))

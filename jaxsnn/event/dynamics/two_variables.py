@@ -262,7 +262,7 @@ class TwoVariables(Neuron):
         constants.
         """
         if not self.certain:
-            return self.unassuming()
+            return self.generic()
         if self.tau_shape is TauShape.APART:  # a range of ratios: it does not tie the constants
             return self
         return replace(self, tau_shape=TauShape.ANY)
@@ -274,11 +274,11 @@ class TwoVariables(Neuron):
         assumes = self.uniform or self.tau_shape is not TauShape.ANY
         return replace(self, certain=not assumes)
 
-    def unassuming(self) -> Self:
+    def generic(self) -> Self:
         """Return the model without any assumption on its time constants."""
-        return replace(super().unassuming(), tau_shape=TauShape.ANY)
+        return replace(super().generic(), tau_shape=TauShape.ANY)
 
-    def holds(self, constants: Constants) -> Bool[Array, ""]:
+    def assumption_holds(self, constants: Constants) -> Bool[Array, ""]:
         """Return whether the assumptions hold: the shape of the time constants, and with `uniform`
         that they are the same for all neurons.
         """

@@ -26,7 +26,7 @@ from jaxsnn.event.forward.earliest import Crossing, earliest_crossing
 from jaxsnn.event.forward.group import Layout, Log
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.network.array_types import Array, Float, Int, Num
-from jaxsnn.network.lookups import at_places
+from jaxsnn.network.lookups import gather_along
 from jaxsnn.network.sorting import sorted_times
 
 
@@ -110,8 +110,8 @@ def in_order(time: Times, row: Rows) -> SortedArrivals:
     row = jnp.broadcast_to(row, time.shape).astype(jnp.int32)
     # After its last arrival a sample points to the appended slot, whose time is inf.
     pad = ((0, 0), (0, 1))
-    time = jnp.pad(at_places(time, position, 1), pad, constant_values=jnp.inf)
-    row = jnp.pad(at_places(row, position, 1), pad)
+    time = jnp.pad(gather_along(time, position, 1), pad, constant_values=jnp.inf)
+    row = jnp.pad(gather_along(row, position, 1), pad)
     return SortedArrivals(time=time, row=row, position=position)
 
 

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxsnn.event.compensated import Pair, either, plus
 from jaxsnn.event.event_arrays import NumberOfSamples, WhichSamples
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
-from jaxsnn.network.lookups import at_places, entries_at
+from jaxsnn.network.lookups import entries_at, gather_along
 
 #: Number of a step of the loop, the same for all samples.
 StepNumber = Int[Array, ""]
@@ -192,7 +192,7 @@ def empty_fan_out(
 
 def _pick(array: Num[Array, "batch lines"], column: NumberOfSamples) -> Num[Array, "batch"]:
     """Return the entry of each sample in a column that is known to exist."""
-    return at_places(array, column[:, None], 1)[:, 0]
+    return gather_along(array, column[:, None], 1)[:, 0]
 
 
 def _at(queue: Queue, line: NumberOfSamples, chosen: WhichSamples) -> Bool[Array, "batch lines"]:

@@ -31,8 +31,8 @@ from jaxsnn.event.event_arrays import (
 )
 from jaxsnn.event.forward.batching import anywhere
 from jaxsnn.network.array_types import Array, Bool
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 
 
 class Crossing(NamedTuple):
@@ -135,7 +135,7 @@ def _in_order_of_bounds(
 
     never = jnp.full_like(bound, jnp.inf)
     start = _Search(bound=bound, times=never, best=never[:, 0])
-    start = varying_like(start, constants, state, window)
+    start = match_device_axes(start, constants, state, window)
     search = lax.while_loop(unfinished, look, start)
     crosses = jnp.isfinite(search.best)
     chosen = (search.times == search.best[:, None]) & crosses[:, None]
@@ -160,7 +160,7 @@ def _one_of_each(
     )
 
     def pick_neuron(array: OfNeurons) -> OfSamples:
-        return at_places(array, number[:, None], 1)[:, 0]
+        return gather_along(array, number[:, None], 1)[:, 0]
 
     return neuron_constants, tuple(pick_neuron(array) for array in state)
 

@@ -63,7 +63,7 @@ class _FewNeurons(LayerScan):
 
     def __init__(self, scan: PickingScan, fires: WhichNeurons, first: Position) -> None:
         self.spec, self.neuron, self.t_end = scan.spec, scan.neuron, scan.t_end
-        self.holds = scan.holds
+        self.assumption_holds = scan.assumption_holds
         self.block_size, self.last = scan.block_size, scan.last
         self.first = first
         few = max(int(fires.size * _AT_ONCE), 32)

@@ -36,11 +36,11 @@ from jaxsnn.event.event_arrays import (
     Times,
     WhichNeurons,
 )
-from jaxsnn.event.forward.layer import spread
+from jaxsnn.event.forward.layer import broadcast_constants
 from jaxsnn.event.forward.readout import Drive, with_general_kernel
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.sorting import sorted_times
 
@@ -84,7 +84,7 @@ def by_neuron(
         )
         return functional(row_drive, *arguments)[0]
 
-    constants, v_inf = spread((drive.constants, drive.v_inf), drive.time.shape[0])
+    constants, v_inf = broadcast_constants((drive.constants, drive.v_inf), drive.time.shape[0])
     row = jnp.broadcast_to(drive.row, drive.time.shape)
     by_row = jax.vmap(of_row)(constants, v_inf, drive.time, row)
     return by_row.reshape(-1, drive.places.index.size)[:, drive.places.index] * drive.places.unit
@@ -182,7 +182,7 @@ def maximum(drive: Drive, t_end: Seconds) -> OfNeurons:
     edge = jnp.where(place.at_start, place.interval - 1, place.interval)
     edge = jnp.clip(edge, 0, arrivals.time.shape[1] - 1)
     # Take the time of an arrival from `arrivals`, which are not held: the kink moves with it.
-    edge_time = at_places(arrivals.time, edge, axis=1)
+    edge_time = gather_along(arrivals.time, edge, axis=1)
     time = jnp.where(
         place.at_arrival, jnp.where(jnp.isfinite(edge_time), edge_time, 0.0), place.time
     )
@@ -303,7 +303,7 @@ def _peaks(drive: Drive, arrivals: _Sorted, t_end: Seconds) -> _Place:
     )
     # End after the last arrival that any sample uses.
     count = greatest(count_over_last(intervals.used.astype(jnp.int32)))
-    carry = varying_like(_Carry(state=start, best=best), constants, by_interval)
+    carry = match_device_axes(_Carry(state=start, best=best), constants, by_interval)
     return lax.fori_loop(0, count, step, carry).best
 
 
@@ -320,10 +320,10 @@ def _better(best: _Place, candidate: _Candidate, allowed: Bool[Array, "batch #ne
 def _sorted(drive: Drive) -> _Sorted:
     """Sort the arrivals by time."""
     _, order = sorted_times(drive.time)
-    row = drive.row[order] if drive.row.ndim == 1 else at_places(drive.row, order, axis=1)
+    row = drive.row[order] if drive.row.ndim == 1 else gather_along(drive.row, order, axis=1)
     # rows of unused slots are arbitrary, and may lie beyond the table
     weight = drive.weight.at[row].get(mode="fill", fill_value=0.0)
-    return _Sorted(time=at_places(drive.time, order, axis=1), weight=weight)
+    return _Sorted(time=gather_along(drive.time, order, axis=1), weight=weight)
 
 
 def _impulse(drive: Drive) -> State:

@@ -115,7 +115,7 @@ class Causes(NamedTuple):
     slope_after: Float[Array, "a b c"]
 
 
-def spread(constants: NeuronConstants, batch: int) -> NeuronConstants:
+def broadcast_constants(constants: NeuronConstants, batch: int) -> NeuronConstants:
     """Broadcast constants (neurons,) or (positions, neurons) against (batch * positions,
     neurons).
     """
@@ -131,7 +131,7 @@ def spread(constants: NeuronConstants, batch: int) -> NeuronConstants:
 
 def gathered(gradient: NeuronConstants, constants: NeuronConstants) -> NeuronConstants:
     """Sum the gradients of each sample's constants (batch, neurons) to the shape of the constants:
-    the transpose of `spread`.
+    the transpose of `broadcast_constants`.
     """
     positions = jax.tree.leaves(constants)[0].shape[:-1]
 
@@ -148,15 +148,17 @@ def has_nan(neuron: Neuron, constants: NeuronConstants, state: State) -> Bool[Ar
     return reduce(jnp.logical_or, map(jnp.isnan, (*state, neuron.excess(constants, state))))
 
 
-class ComesUp(NamedTuple):
+class UpwardCrossing(NamedTuple):
     """Effect of an arrival on neurons whose V it moves."""
 
     newly: WhichNeurons  # the arrival moves V to the threshold, or above it
     stays: WhichNeurons  # V is at or above the threshold after the arrival
 
 
-def comes_up(neuron: Neuron, constants: NeuronConstants, before: State, after: State) -> ComesUp:
+def crosses_upwards(
+    neuron: Neuron, constants: NeuronConstants, before: State, after: State
+) -> UpwardCrossing:
     """Return whether an arrival moves V from one state to another in which the neuron may fire."""
     at_before, at_after = (neuron.excess(constants, x) >= 0 for x in (before, after))
     crosses = neuron.above(constants, after) & ~neuron.above(constants, before)
-    return ComesUp(newly=crosses | (at_after & ~at_before), stays=at_after)
+    return UpwardCrossing(newly=crosses | (at_after & ~at_before), stays=at_after)

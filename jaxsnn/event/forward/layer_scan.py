@@ -60,13 +60,13 @@ from jaxsnn.event.forward.layer import (
     Causes,
     LayerSpec,
     Position,
-    comes_up,
+    broadcast_constants,
+    crosses_upwards,
     has_nan,
-    spread,
 )
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.reductions import any_in, any_of_each
 
 #: Maximum number of intervals that are all compared; if there are more, they are searched.
@@ -176,7 +176,7 @@ class _Fired(NamedTuple):
 class LayerScan:
     """Scan of one population over its arrivals, with arrays of shape (batch, neurons).
 
-    The assumptions of a neuron model may not hold for its numbers (`by_facts`). Only the parts that
+    The assumptions of a neuron model may not hold for its numbers (`specialise`). Only the parts that
     depend on them are then compiled twice.
     """
 
@@ -192,10 +192,12 @@ class LayerScan:
         self.spec = spec
         self.neuron = spec.neuron
         #: whether the assumptions of the model hold; None: they are known to hold
-        self.holds = None if spec.neuron.certain else spec.neuron.holds(constants)
+        self.assumption_holds = (
+            None if spec.neuron.certain else spec.neuron.assumption_holds(constants)
+        )
         self.block_size = block_size
         self.t_end = t_end
-        self.constants = spread(constants, intervals.row.shape[1])
+        self.constants = broadcast_constants(constants, intervals.row.shape[1])
         self.intervals = intervals
         self.offset: Position | int = 0  # number of the first of `intervals`
         self.last = intervals.row.shape[0] - 1  # number of the last
@@ -208,20 +210,20 @@ class LayerScan:
         if self.neuron.level is not None:
             self.least = least_level(self.weight)[None]
 
-    def by_facts(self, function: Callable[[Self], Result]) -> Result:
+    def specialise(self, function: Callable[[Self], Result]) -> Result:
         """Apply a function to the scan, specialised if the model's assumptions hold for its
         numbers.
         """
-        if self.holds is None:
+        if self.assumption_holds is None:
             return function(self)
         sure = self._with(replace(self.neuron, certain=True))
-        plain = self._with(self.neuron.unassuming())
-        return lax.cond(self.holds, lambda: function(sure), lambda: function(plain))
+        plain = self._with(self.neuron.generic())
+        return lax.cond(self.assumption_holds, lambda: function(sure), lambda: function(plain))
 
     def _with(self, neuron: Neuron) -> Self:
         """Return the scan with another model, without a condition on its numbers."""
         scan = copy(self)
-        scan.neuron, scan.holds = neuron, None
+        scan.neuron, scan.assumption_holds = neuron, None
         scan.spec = replace(self.spec, neuron=neuron)
         return scan
 
@@ -256,7 +258,7 @@ class LayerScan:
         state = lax.while_loop(unfinished, body, start).state
         fires = jnp.isfinite(state.at)
         end = self._end_of(state.at)
-        first_crossing = self.by_facts(lambda scan: scan.crossing(state, end, fires))
+        first_crossing = self.specialise(lambda scan: scan.crossing(state, end, fires))
         slope = jnp.where(fires, self.neuron.slope(self.constants, first_crossing.x), 1.0)
         return self._with_nan(
             self._write(self._empty(shape), state, fires, first_crossing, slope), state.x
@@ -287,7 +289,7 @@ class LayerScan:
 
     def _varying(self, carry: Carry) -> Carry:
         """Return the initial carry with the device axes that the loop's inputs have."""
-        return varying_like(carry, self.weight, self.constants, self.intervals, self.t_end)
+        return match_device_axes(carry, self.weight, self.constants, self.intervals, self.t_end)
 
     def _empty(self, shape: tuple[int, int]) -> SpikeLog:
         slots = (self.spec.max_spikes, *shape)
@@ -384,7 +386,7 @@ class LayerScan:
             rise = jnp.where(apart, 0.0, rise) + weights
         cause = state.cause
         if cause is not None:
-            newly, stays = comes_up(self.neuron, self.constants, state.x, x)
+            newly, stays = crosses_upwards(self.neuron, self.constants, state.x, x)
             cause = jnp.where(newly, number, jnp.where(stays, cause, 0))
         return state._replace(x=x, level_low=level_low, rise=rise, cause=cause)
 
@@ -397,7 +399,7 @@ class LayerScan:
 
             return lax.fori_loop(0, self.block_size, step_through, state)
 
-        return self.by_facts(through)
+        return self.specialise(through)
 
     def step(self, number: Position, state: ScanState) -> ScanState:
         """Apply arrival `number` and the interval after it to the neurons that have reached it."""
@@ -450,7 +452,7 @@ class LayerScan:
             due = any_fires(state)
             return _Turn(state=state, log=turn.log, due=due, swept=jnp.ones_like(due))
 
-        not_yet = varying_like(jnp.asarray(False), state)
+        not_yet = match_device_axes(jnp.asarray(False), state)
         start = _Turn(state=state, log=log, due=not_yet, swept=not_yet)
         end = lax.while_loop(lambda turn: turn.due | ~turn.swept, in_turn, start)
         return InBlock(state=end.state, log=end.log)
@@ -498,7 +500,7 @@ class LayerScan:
         fires = jnp.isfinite(state.at)
         done = self._standing(state)
         end = self._of_number(self.intervals.edge, done + 1)
-        fired = self.by_facts(lambda scan: scan.fired(state, end, fires))
+        fired = self.specialise(lambda scan: scan.fired(state, end, fires))
         log = self._write(log, state, fires, fired.found, fired.slope)
         # A neuron that fires infinitely often would keep the whole batch in this loop.
         finished = log.count >= self.spec.counted
@@ -550,7 +552,7 @@ class LayerScan:
     def _of_number(self, array: Array, number: IntOfNeurons) -> Array:
         """Return an array's entries (intervals, batch) at the interval number of each neuron."""
         number = jnp.clip(number - self.offset, 0, array.shape[0] - 1)
-        return at_places(array.T, number, axis=1)
+        return gather_along(array.T, number, axis=1)
 
     # ---- the log
 

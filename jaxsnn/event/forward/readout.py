@@ -20,10 +20,10 @@ from jaxsnn.event.event_arrays import (
     Weights,
 )
 from jaxsnn.event.forward.box_levels import Level, arrived, least_level
-from jaxsnn.event.forward.layer import spread
+from jaxsnn.event.forward.layer import broadcast_constants
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.sorting import sorted_times
 
 
@@ -105,7 +105,7 @@ def membrane(
     merged = _merged(drive, sample_times)
     # A sample of V is treated as an arrival of the row of zeros that is appended here.
     padded = jnp.pad(weight, ((0, 1), (0, 0)))
-    across = spread(drive.constants, batch)
+    across = broadcast_constants(drive.constants, batch)
 
     least = least_level(weight)
 
@@ -122,11 +122,11 @@ def membrane(
         return jnp.broadcast_to(array, shape)
 
     begin = jax.tree.map(fill, neuron.begin(across))
-    start = varying_like(Level(begin, jnp.zeros_like(begin[0])), padded, across, merged)
+    start = match_device_axes(Level(begin, jnp.zeros_like(begin[0])), padded, across, merged)
     # The scan goes over the slots, so that they are the first axis.
     _, v = lax.scan(step, start, _Slot(wait=merged.wait.T, row=merged.row.T))
     by_sample = jnp.moveaxis(v, 0, 1)
-    return at_places(by_sample, merged.place[:, :, None], axis=1) + drive.v_inf
+    return gather_along(by_sample, merged.place[:, :, None], axis=1) + drive.v_inf
 
 
 def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
@@ -139,13 +139,13 @@ def _merged(drive: Drive, sample_times: Float[Array, "samples"]) -> _Merged:
     time = jnp.concatenate(time, axis=1)
     row = jnp.concatenate([row, jnp.full((batch, samples), rows, row.dtype)], axis=1)
     _, order = sorted_times(time)
-    times = at_places(time, order, 1)
+    times = gather_along(time, order, 1)
     earlier = jnp.concatenate([jnp.zeros((batch, 1), times.dtype), times[:, :-1]], axis=1)
     used = jnp.isfinite(times)  # unused slots come last; their wait is 0
     wait = jnp.where(used, times, 0.0) - jnp.where(used, earlier, 0.0)
     return _Merged(
         wait=wait,
-        row=at_places(row, order, 1),
+        row=gather_along(row, order, 1),
         # argsort of a permutation is its inverse: the new place of each original slot
         place=jnp.argsort(order, axis=1)[:, arrivals:],
     )

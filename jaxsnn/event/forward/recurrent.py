@@ -51,7 +51,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsnn.event.compensated import Pair
-from jaxsnn.event.dynamics.neuron_model import Neuron, by_facts
+from jaxsnn.event.dynamics.neuron_model import Neuron, specialise
 from jaxsnn.event.event_arrays import (
     NeuronConstants,
     NumberOfSamples,
@@ -94,10 +94,10 @@ from jaxsnn.event.forward.group import (
     layout,
     tables,
 )
-from jaxsnn.event.forward.layer import comes_up, has_nan
+from jaxsnn.event.forward.layer import crosses_upwards, has_nan
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Num
 from jaxsnn.network.lookups import entries_at
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 
 #: Multiple of the log's steps after which a run that continues to count the required spikes ends.
 _BEYOND = 16
@@ -152,7 +152,7 @@ def simulate_group(
     def simulated(neurons: list[Neuron]) -> GroupRun:
         return _simulated(spec.with_neurons(neurons), arrivals, feedback, constants, t_end)
 
-    return by_facts([layer.neuron for layer in spec.layers], constants, simulated)
+    return specialise([layer.neuron for layer in spec.layers], constants, simulated)
 
 
 def _simulated(
@@ -230,7 +230,7 @@ class _Loop:
 
         start = _Carry(step=jnp.int32(0), state=self._begin(), log=self._empty_log())
         inputs = self.tables, self.constants, self.delays, self.t_end, self.agenda.trains
-        return lax.while_loop(unfinished, self._step, varying_like(start, inputs))
+        return lax.while_loop(unfinished, self._step, match_device_axes(start, inputs))
 
     # ---- initial state and log
 
@@ -350,7 +350,7 @@ class _Loop:
             moved = (jnp.where(held, x[0], moved[0]), *moved[1:])
         if cause is not None:
             # A neuron that was above its threshold before and has not fired yet keeps its cause.
-            newly, stays = comes_up(neuron, constants, x, moved)
+            newly, stays = crosses_upwards(neuron, constants, x, moved)
             cause = jnp.where(newly, step, jnp.where(stays, cause, self.steps))
         if jump is not None:
             # The jumps of simultaneous arrivals add up.

@@ -11,7 +11,7 @@ from jaxsnn.event.forward.few_neurons import PickingScan
 from jaxsnn.event.forward.layer import Causes, LayerSpec, LayerSpikes
 from jaxsnn.event.forward.layer_scan import Intervals, LayerScan, SpikeLog
 from jaxsnn.network.array_types import Array, Bool, Float, Int
-from jaxsnn.network.lookups import at_places
+from jaxsnn.network.lookups import gather_along
 from jaxsnn.network.reductions import any_in
 from jaxsnn.network.sorting import sorted_columns
 
@@ -80,7 +80,7 @@ def simulate_layer(
         columns, position, row = time.T, None, row.T
     else:
         columns, position = sorted_columns(time)
-        row = row[0][position] if row.shape[0] == 1 else at_places(row.T, position, 0)
+        row = row[0][position] if row.shape[0] == 1 else gather_along(row.T, position, 0)
     batch, neurons = time.shape[0], weight.shape[1]
     shape = (batch, neurons)
     kind, block = _scan_of(spec, batch, neurons, time.shape[1])
@@ -125,5 +125,5 @@ def _spikes_of(
     # The log numbers arrivals in order of time, from 1; gradients need the original slots.
     slot = jnp.maximum(causes.cause - 1, 0)
     if position is not None:
-        slot = at_places(position.T[:, None, :], slot, axis=2)
+        slot = gather_along(position.T[:, None, :], slot, axis=2)
     return spikes, causes._replace(cause=jnp.where(causes.cause > 0, slot, -1))

@@ -36,7 +36,7 @@ from jaxsnn.event.native.native_layer import (
 )
 from jaxsnn.event.native.native_weights import transpose_by_kernel
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 
@@ -133,7 +133,7 @@ class _OnePopulation:
     lists: SynapseLists = _NO_LISTS
 
     @property
-    def most_sent(self) -> int:
+    def max_deliveries(self) -> int:
         """Maximum number of later events that one spike causes: deliveries, and the end of a
         refractory period.
         """
@@ -166,7 +166,7 @@ class _Kept(NamedTuple):
     """Residuals of the backward pass."""
 
     table: Weights
-    apart: ByTarget
+    by_target: ByTarget
     constants: Constants
     t_end: Seconds
     outcome: _Outcome
@@ -223,10 +223,10 @@ def native_group_spikes(
     outside = [places.beside(n, weight) for n, (weight, _, _) in enumerate(arrivals)]
     dtype = outside[0].dtype
     parts = [*outside, *(places.sent(source, target, w, dtype) for source, target, w, _ in later)]
-    apart = ByTarget(jnp.zeros((0, 0), dtype), jnp.zeros(0, dtype))
+    by_target = ByTarget(jnp.zeros((0, 0), dtype), jnp.zeros(0, dtype))
     first: Any = at_once[0][1] if at_once else None
     if isinstance(first, ByTarget):
-        apart = first
+        by_target = first
     elif at_once:
         parts.append(places.between(at_once, dtype))
     delays = [
@@ -238,12 +238,12 @@ def native_group_spikes(
     time = jnp.concatenate([time for _, time, _ in arrivals], axis=1)
     table = jnp.concatenate(parts)
     # The separate weights must have the dtype that they would have as rows of the table.
-    dtype = jnp.result_type(table, *apart)
+    dtype = jnp.result_type(table, *by_target)
     table = table.astype(dtype)
-    apart = ByTarget(apart.weight.astype(dtype), apart.scale.astype(dtype))
-    # Empty arrays are constants, which vary over no mesh axis: see `varying_like`.
-    delay, apart = varying_like((delay, apart), table, time)
-    outcome: Any = _group(population, table, apart, every, delay, time, _rows(arrivals), t_end)
+    by_target = ByTarget(by_target.weight.astype(dtype), by_target.scale.astype(dtype))
+    # Empty arrays are constants, which vary over no mesh axis: see `match_device_axes`.
+    delay, by_target = match_device_axes((delay, by_target), table, time)
+    outcome: Any = _group(population, table, by_target, every, delay, time, _rows(arrivals), t_end)
     return places.split(spec, outcome), (table, outcome.weight_check)
 
 
@@ -281,9 +281,17 @@ def sparse_group_spikes(
         lists=lists,
     )
     time, row = arrivals
-    apart = ByTarget(jnp.zeros((0, 0), weight.dtype), jnp.zeros(0, weight.dtype))
-    delay, apart = varying_like((delay.astype(weight.dtype), apart), weight, time)
-    operands = weight[:, None], apart, _joined_constants(spec, constants), delay, time, row, t_end
+    by_target = ByTarget(jnp.zeros((0, 0), weight.dtype), jnp.zeros(0, weight.dtype))
+    delay, by_target = match_device_axes((delay.astype(weight.dtype), by_target), weight, time)
+    operands = (
+        weight[:, None],
+        by_target,
+        _joined_constants(spec, constants),
+        delay,
+        time,
+        row,
+        t_end,
+    )
     outcome: Any = _group(population, *operands)
     return places.split(spec, outcome), (weight, outcome.weight_check)
 
@@ -391,20 +399,20 @@ def _rows(arrivals: OutsideArrivals) -> Rows:
 def _group(
     population: _OnePopulation,
     table: Weights,
-    apart: ByTarget,
+    by_target: ByTarget,
     constants: Constants,
     delay: Delays,
     time: Times,
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(population, table, apart, constants, delay, time, row, t_end)[0]
+    return _simulated(population, table, by_target, constants, delay, time, row, t_end)[0]
 
 
 def _simulated(
     population: _OnePopulation,
     table: Weights,
-    apart: ByTarget,
+    by_target: ByTarget,
     constants: Constants,
     delay: Delays,
     time: Times,
@@ -418,11 +426,11 @@ def _simulated(
         (batch, neurons, population.max_spikes),
         (
             batch,
-            arrivals + population.max_events * (1 + population.most_sent),
+            arrivals + population.max_events * (1 + population.max_deliveries),
         ),
     )
     train, listed = (batch, population.max_events), (batch, arrivals)
-    sent = steps if population.most_sent else (batch, 0)
+    sent = steps if population.max_deliveries else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
     results = (
@@ -436,7 +444,7 @@ def _simulated(
             table,
             population.lists.begin,
             population.lists.target,
-            *apart,
+            *by_target,
             stacked(constants),
             time,
             row.astype(jnp.int32),
@@ -453,7 +461,7 @@ def _simulated(
         immediate=population.immediate,
         threads=np.int64(thread_count(population.threads)),
     )
-    outputs = varying_like(tuple(outputs), table, time)
+    outputs = match_device_axes(tuple(outputs), table, time)
     spikes = LayerSpikes(time=outputs[0], slope=outputs[1], count=outputs[2])
     outcome = _Outcome(spikes, *outputs[3:6], weight_check=outputs[15])
     return outcome, _Log(*outputs[6:11]), Ordered(*outputs[11:15])
@@ -465,10 +473,10 @@ def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Ke
     """
     values = values_of(arguments)
     outcome, log, arrivals = _simulated(population, *values)
-    table, apart, constants, _, _, _, t_end = values
+    table, by_target, constants, _, _, _, t_end = values
     residuals = _Kept(
         table=table,
-        apart=apart,
+        by_target=by_target,
         constants=constants,
         t_end=t_end,
         outcome=outcome,
@@ -487,7 +495,7 @@ def _backward(
     of_constants = gradient_shape(residuals.constants, residuals.required)
     of_time = arrivals.time.shape if residuals.required.time else (0,)
     rows, columns = residuals.table.shape
-    of_rows = rows + len(residuals.apart.weight), columns
+    of_rows = rows + len(residuals.by_target.weight), columns
     shapes = of_rows, of_constants, of_time, (len(population.all_senders),)
     lists = population.lists
     spikes, outcome = residuals.outcome.spikes, residuals.outcome
@@ -497,7 +505,7 @@ def _backward(
     ]
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_group_backward", results)(
-        *(residuals.table, lists.begin, lists.target, *residuals.apart, constants),
+        *(residuals.table, lists.begin, lists.target, *residuals.by_target, constants),
         jnp.asarray(residuals.t_end, dtype),
         *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
         *(*residuals.log, *arrivals, *drives),
@@ -506,19 +514,19 @@ def _backward(
         min_slope=np.float64(population.min_slope),
         threads=np.int64(thread_count(population.threads)),
     )
-    d_rows, d_stacked, d_time, d_delay = varying_like(
+    d_rows, d_stacked, d_time, d_delay = match_device_axes(
         tuple(gradients), residuals.table, arrivals.time, drives
     )
     d_time = d_time if residuals.required.time else jnp.zeros_like(arrivals.time)
     d_constants = unstacked(d_stacked, residuals.constants)
-    d_apart = residuals.apart  # empty, like its gradient
-    if len(residuals.apart.weight):
+    d_by_target = residuals.by_target  # empty, like its gradient
+    if len(residuals.by_target.weight):
         scaled = transpose_by_kernel(population.threads, d_rows[rows:])
-        d_apart = ByTarget(
-            weight=scaled * residuals.apart.scale[:, None],
-            scale=jnp.einsum("ts,ts->t", scaled, residuals.apart.weight),
+        d_by_target = ByTarget(
+            weight=scaled * residuals.by_target.scale[:, None],
+            scale=jnp.einsum("ts,ts->t", scaled, residuals.by_target.weight),
         )
-    return d_rows[:rows], d_apart, d_constants, d_delay, d_time, None, None
+    return d_rows[:rows], d_by_target, d_constants, d_delay, d_time, None, None
 
 
 _group.defvjp(usual_promotion(_forward), usual_promotion(_backward), symbolic_zeros=True)

@@ -32,8 +32,8 @@ from jaxsnn.event.native.native_linear import (
     linear_gradients_required,
 )
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 #: Fields of the constants in the order of `Field` in tiles.h.
@@ -199,7 +199,7 @@ def _simulated(
     if not is_built_in(spec.neuron):
         arguments = weight, constants, time, row, t_end
         outputs = linear_forward(spec, threads, *arguments, ordered_shapes(time))
-        spike_time, slope, state, count, *ordered = varying_like(outputs, weight, time)
+        spike_time, slope, state, count, *ordered = match_device_axes(outputs, weight, time)
         spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
         cause = jnp.zeros((*count.shape, 0), jnp.int32)
         return Simulated(spikes, state, cause, Ordered(*ordered))
@@ -218,7 +218,7 @@ def _simulated(
         **kernel_options(spec),
         threads=np.int64(thread_count(threads)),
     )
-    outputs = varying_like(tuple(outputs), weight, time)
+    outputs = match_device_axes(tuple(outputs), weight, time)
     spikes = LayerSpikes(time=outputs[0], slope=outputs[1], count=outputs[3])
     return Simulated(spikes, outputs[2], outputs[4], Ordered(*outputs[5:]))
 
@@ -246,7 +246,7 @@ def _(
             after = slopes_after(spec, residuals)
         elif is_built_in(spec.neuron) and spec.assigns and causes is not None:
             after = causes.slope_after
-        ordered = jnp.where(there, at_places(time, slot, 1), jnp.inf)
+        ordered = jnp.where(there, gather_along(time, slot, 1), jnp.inf)
         return spikes.time, spikes.slope, after, ordered
 
     time, slope, after, ordered = jax.jvp(by_xla, tuple(moving), tangents[:3])[1]
@@ -295,7 +295,7 @@ def native_backward(
         drive = jnp.zeros(drive.shape, residuals.weight.dtype)
     inputs = residuals.weight, residuals.constants, residuals.t_end, residuals.simulated, drive
     gradients = _gradients(spec, threads, residuals.required, *inputs)
-    d_weight, d_constants, d_time = varying_like(gradients, inputs)
+    d_weight, d_constants, d_time = match_device_axes(gradients, inputs)
     return d_weight, d_constants, d_time, None, None
 
 

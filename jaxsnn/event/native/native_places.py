@@ -9,7 +9,7 @@ import numpy as np
 from jaxsnn.event.event_arrays import Times
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.network.array_types import Array, Int
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 
 
 def native_places(time: Times, room: int, threads: int | None) -> Int[Array, "batch room"]:
@@ -22,4 +22,4 @@ def native_places(time: Times, room: int, threads: int | None) -> Int[Array, "ba
     """
     result = jax.ShapeDtypeStruct((time.shape[0], room), jnp.int32)
     call = kernel("jaxsnn_earliest", (result,), time.dtype.name)
-    return varying_like(call(time, threads=np.int64(thread_count(threads)))[0], time)
+    return match_device_axes(call(time, threads=np.int64(thread_count(threads)))[0], time)

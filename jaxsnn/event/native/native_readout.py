@@ -28,7 +28,7 @@ from jaxsnn.event.native.native_layer import (
     unstacked,
 )
 from jaxsnn.network.array_types import Array, Float
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 Samples = Float[Array, "samples"]
@@ -79,7 +79,7 @@ def native_membrane(drive: Drive, threads: int | None, sample_times: Samples) ->
         sample_times: seconds.
     """
     inputs = drive.weight, drive.constants, drive.time, drive.row, sample_times
-    v: Any = _membrane(drive.neuron, threads, *varying_like(inputs))
+    v: Any = _membrane(drive.neuron, threads, *match_device_axes(inputs))
     return v + drive.v_inf
 
 
@@ -117,7 +117,7 @@ def _simulated(neuron: Neuron, threads: int | None, *arguments: Any) -> Voltages
     outputs = kernel("jaxsnn_readout_forward", (result,))(
         *values.arrays(neuron), jumps=bool(neuron.jumps), threads=np.int64(thread_count(threads))
     )
-    return varying_like(outputs[0], values.weight, values.time)
+    return match_device_axes(outputs[0], values.weight, values.time)
 
 
 @_simulated.defjvp
@@ -149,7 +149,7 @@ def _backward(
         d_weight, d_constants, d_time, d_samples = _backwards_by_xla(neuron, inputs, drive)
         return d_weight, d_constants, d_time, None, d_samples
     gradients = _gradients(neuron, threads, needs_grad, inputs, drive)
-    d_weight, d_constants, d_time = varying_like(gradients, inputs, drive)
+    d_weight, d_constants, d_time = match_device_axes(gradients, inputs, drive)
     return d_weight, d_constants, d_time, None, jnp.zeros_like(inputs.samples)
 
 

@@ -28,7 +28,7 @@ from jaxsnn.event.native.native_layer import (
     ordered_shapes,
 )
 from jaxsnn.network.array_types import Array, Int
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 
@@ -88,10 +88,10 @@ def _slopes(
     call = kernel("jaxsnn_layer_recorded", (slope, *ordered_shapes(time)))
     constants_of_kernel = kernel_constants(spec.neuron, constants)
     operands = (weight, constants_of_kernel, time, row.astype(jnp.int32), end, times)
-    outputs = varying_like(
+    outputs = match_device_axes(
         tuple(call(*operands, threads=np.int64(thread_count(threads)))), operands
     )
-    return outputs[0], Ordered(*outputs[1:]), varying_like(end, time)
+    return outputs[0], Ordered(*outputs[1:]), match_device_axes(end, time)
 
 
 def _backward(

@@ -34,8 +34,8 @@ from jaxsnn.event.native.native_layer import (
 )
 from jaxsnn.event.projections.arrivals import Scattered
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 Table = Int[Array, "channels taps"]
@@ -163,7 +163,7 @@ def _simulated(
         **kernel_options(spec),
         threads=np.int64(thread_count(threads)),
     )
-    outputs = varying_like(tuple(outputs), inputs.weight, inputs.time)
+    outputs = match_device_axes(tuple(outputs), inputs.weight, inputs.time)
     time, slope, after, count, cause, *of_first = outputs
     if room is None:
         # no -1 in reshape: arrays may be empty
@@ -215,7 +215,7 @@ def _backward(
     drive = jnp.zeros(spikes.time.shape, dtype)
     if not isinstance(by_slot, SymbolicZero):
         by_slot = by_slot.reshape(batch, inputs.constants.tau_mem.size * spec.max_spikes)
-        drive = by_slot if cotangent[1] is None else at_places(by_slot, spikes.place, 1)
+        drive = by_slot if cotangent[1] is None else gather_along(by_slot, spikes.place, 1)
     if cotangent[1] is not None and not isinstance(cotangent[1].time, SymbolicZero):
         drive = drive + cotangent[1].time
     of_time = inputs.time.shape if residuals.required.time else (0,)
@@ -232,7 +232,9 @@ def _backward(
         min_slope=np.float64(spec.min_slope),
         threads=np.int64(thread_count(threads)),
     )
-    d_weight, d_stacked, d_time = varying_like(tuple(gradients), inputs.weight, inputs.time, drive)
+    d_weight, d_stacked, d_time = match_device_axes(
+        tuple(gradients), inputs.weight, inputs.time, drive
+    )
     d_time = d_time if residuals.required.time else jnp.zeros_like(inputs.time)
     return d_weight, unstacked(d_stacked, inputs.constants), d_time, None, None, None, None
 

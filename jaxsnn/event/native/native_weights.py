@@ -14,7 +14,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.native.native_build import kernel, thread_count
 from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.network.array_types import Float
-from jaxsnn.network.meshes import varying_like
+from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.network import Network
 from jaxsnn.network.promotion import usual_promotion
 from jaxsnn.network.structure import carriers
@@ -41,7 +41,7 @@ def with_transposed_weights(network: Network, samples: Any, options: EventOption
         weight = parameters.get(wire.name, {}).get("weight")
         if wire.kind in _KINDS and weight is not None and _is_large(weight):
             # The engine transposes the weight again: XLA cancels the two transpositions.
-            transposed: Any = _transpose(options.threads, varying_like(weight))
+            transposed: Any = _transpose(options.threads, match_device_axes(weight))
             parameters[wire.name] = {**parameters[wire.name], "weight": transposed.T}
     return network.with_parameters(parameters)
 
@@ -74,7 +74,7 @@ def _transpose(threads: int | None, matrix: Matrix) -> Transposed:
 def transpose_by_kernel(threads: int | None, matrix: Matrix) -> Transposed:
     result = jax.ShapeDtypeStruct(matrix.shape[::-1], matrix.dtype)
     call = kernel("jaxsnn_transpose", (result,))
-    return varying_like(call(matrix, threads=np.int64(thread_count(threads)))[0], matrix)
+    return match_device_axes(call(matrix, threads=np.int64(thread_count(threads)))[0], matrix)
 
 
 @transpose_by_kernel.defjvp

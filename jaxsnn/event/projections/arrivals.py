@@ -34,8 +34,8 @@ from jax.typing import DTypeLike
 
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.network.array_types import Array, Bool, Float, Int, Shaped
-from jaxsnn.network.lookups import at_places
-from jaxsnn.network.operators import Operator, added, alike, as_matrix, one_column
+from jaxsnn.network.lookups import gather_along
+from jaxsnn.network.operators import Operator, added, as_matrix, group_by_source, one_column
 from jaxsnn.network.reductions import greatest
 from jaxsnn.network.sorting import places_in, sorted_rows, sorted_times
 from jaxsnn.network.structure import Wire
@@ -167,7 +167,7 @@ def _one_list_each(paths: Sequence[Path], dtype: DTypeLike) -> Sequence[Path]:
     """
     lists = []
     # Only matrices can be added up: several operators from one source are converted.
-    for source, same in alike(paths, lambda operator: operator.row_delay is None):
+    for source, same in group_by_source(paths, lambda operator: operator.row_delay is None):
         lists += [
             (source, operator if len(same) == 1 else as_matrix(operator, dtype))
             for operator in same
@@ -268,7 +268,7 @@ def _gathered(
     positions = layout.positions
     paths = [(source, _laid_out(operator, layout, dtype)) for source, operator in paths]
     operators, sources = [], []
-    for source, same in alike(paths, lambda operator: operator.row_delay is None):
+    for source, same in group_by_source(paths, lambda operator: operator.row_delay is None):
         operators.append(same[0] if same[0].row_delay is not None else _acting_once(same))
         sources.append(trains[source])
     table, row_delay = _table(operators, dtype)
@@ -320,7 +320,7 @@ def _everywhere(taps: _Taps, in_turn: bool, dtype: DTypeLike) -> _Lists:
     times, row = taps.time[:, :, None] + late + jnp.zeros((1, 1, positions), dtype), taps.row
     if not in_turn:
         by_position = jnp.argsort(taps.place, axis=2)
-        times, row = (at_places(array, by_position, 2) for array in (times, row))
+        times, row = (gather_along(array, by_position, 2) for array in (times, row))
     # (batch, events, positions) -> (batch * positions, events)
     times, row = (array.swapaxes(1, 2).reshape(batch * positions, events) for array in (times, row))
     return _Lists(times, row, needed=jnp.int32(0), budget=0)
@@ -339,8 +339,8 @@ def _found_by_position(taps: _Taps, positions: int, budget: int | None) -> _List
         budget = min(events * count, 4 * mean + 32)
     entry, used, needed = _by_position(taps.place, positions, budget)
     # entry = event * count + tap
-    times = at_places(taps.time, lax.div(entry, jnp.int32(count)), axis=1)
-    row = at_places(taps.row.reshape(batch, -1), entry, axis=1)
+    times = gather_along(taps.time, lax.div(entry, jnp.int32(count)), axis=1)
+    row = gather_along(taps.row.reshape(batch, -1), entry, axis=1)
     times = times if taps.row_delay is None else times + taps.row_delay[row]
     times = jnp.where(used, times, jnp.inf).reshape(batch * positions, -1)
     return _Lists(times, row.reshape(batch * positions, -1), needed, budget)
@@ -559,10 +559,10 @@ def _events(operators: Sequence[Operator], sources: Sequence[Train]) -> _Events:
         return _Events(time, channel, in_order=True, value=value)
     _, place = sorted_times(time)
     return _Events(
-        at_places(time, place, 1),
-        at_places(channel, place, 1),
+        gather_along(time, place, 1),
+        gather_along(channel, place, 1),
         in_order=True,
-        value=None if value is None else at_places(value, place, 1),
+        value=None if value is None else gather_along(value, place, 1),
     )
 
 
@@ -589,6 +589,6 @@ def _by_position(place: Int[Array, "batch events taps"], positions: int, budget:
         entry = lax.rem(key, jnp.full_like(key, count)).astype(jnp.int32)
     slot = start[:, :-1, None] + jnp.arange(budget, dtype=jnp.int32)
     used = slot < start[:, 1:, None]
-    entry = at_places(entry, jnp.minimum(slot, count - 1).reshape(batch, -1), axis=1)
+    entry = gather_along(entry, jnp.minimum(slot, count - 1).reshape(batch, -1), axis=1)
     needed = greatest(start[:, 1:] - start[:, :-1])
     return _Entries(entry, used.reshape(batch, -1), needed)

@@ -12,7 +12,7 @@ from jaxsnn.event.native.native_limits import calls_kernels
 from jaxsnn.event.native.native_places import native_places
 from jaxsnn.event.projections.arrivals import Train
 from jaxsnn.network.array_types import Array, Float, Int
-from jaxsnn.network.lookups import at_places
+from jaxsnn.network.lookups import gather_along
 from jaxsnn.network.network import Network, Parameters
 from jaxsnn.network.signals import Signal
 from jaxsnn.network.sorting import first_times
@@ -65,10 +65,10 @@ def earliest(
     options: EventOptions,
 ) -> Train:
     """Return the first `room` events of each sample in order."""
-    # Sorting has no derivative: the gradient reaches the times through `at_places`.
+    # Sorting has no derivative: the gradient reaches the times through `gather_along`.
     still = lax.stop_gradient(time)
     if calls_kernels(time.dtype.name, time.shape[0], options):
         place = native_places(still, min(room, time.shape[1]), options.threads)
     else:
         place = first_times(still, room)
-    return Train(at_places(time, place, 1), at_places(channel, place, 1), in_order=True)
+    return Train(gather_along(time, place, 1), gather_along(channel, place, 1), in_order=True)
