@@ -36,6 +36,8 @@ VARIABLES = (2, 3, 4)
 #: Maximum number of constants that A depends on (`kMaxFlowParameters` in linear.h).
 MAX_FLOW_CONSTANTS = 8
 _BALANCING_STEPS = 8
+#: Smallest entry of A beside its diagonal that balancing counts, relative to the largest rate.
+_MIN_COUPLING = 2.0**-10
 
 
 class LinearForm(NamedTuple):
@@ -284,7 +286,7 @@ def flow_scale(neuron: Neuron, constants: NeuronConstants) -> Float[Array, "vari
     tiny = jnp.finfo(size.dtype).tiny
     # Where variables do not act on each other, their scales are limited by small entries.
     size = (
-        jnp.maximum(size, 1e-3 * jnp.max(jnp.diagonal(size)))
+        jnp.maximum(size, _MIN_COUPLING * jnp.max(jnp.diagonal(size)))
         * (1 - jnp.eye(count, dtype=size.dtype))
         + tiny
     )
