@@ -124,8 +124,8 @@ def _assumptions(traced: TracedModule) -> list[Note]:
         return []
     text = Text(
         "no layer of the module specifies the length of a time step: dt = {dt} is "
-        "assumed, as in files of {dialect}. Create inputs with "
-        "jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
+        "assumed, as in files of {dialect}. Arrays in time steps are used unchanged; events "
+        "need this dt: jaxsnn.Events.of_steps(x, dt=graph.dialect.dt)",
         dt=format_time(traced.assumed_dt),
         dialect=traced.graph.dialect.name,
     )

@@ -692,7 +692,8 @@ class TrainingRun:
             notes.append(
                 Text(
                     "no neuron of '{population}' fires in {count} of {samples} test samples, which count "
-                    "as wrong",
+                    "as wrong. If they should fire, use more epochs, a higher learning rate, or "
+                    "weight_bumping",
                     population=population,
                     count=int(test.undecided),
                     samples=int(test.samples),
