@@ -168,6 +168,7 @@ class _Kept(NamedTuple):
     table: Weights
     by_target: ByTarget
     constants: Constants
+    delay: Delays
     t_end: Seconds
     outcome: _Outcome
     log: _Log
@@ -473,11 +474,12 @@ def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Ke
     """
     values = values_of(arguments)
     outcome, log, arrivals = _simulated(population, *values)
-    table, by_target, constants, _, _, _, t_end = values
+    table, by_target, constants, delay, _, _, t_end = values
     residuals = _Kept(
         table=table,
         by_target=by_target,
         constants=constants,
+        delay=delay,
         t_end=t_end,
         outcome=outcome,
         log=log,
@@ -506,7 +508,12 @@ def _backward(
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_group_backward", results)(
         *(residuals.table, lists.begin, lists.target, *residuals.by_target, constants),
-        jnp.asarray(residuals.t_end, dtype),
+        *(
+            jnp.asarray(residuals.t_end, dtype),
+            residuals.delay,
+            population.all_senders,
+            jnp.asarray(population.refractory, dtype),
+        ),
         *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
         *(*residuals.log, *arrivals, *drives),
         subtract=bool(population.subtract),

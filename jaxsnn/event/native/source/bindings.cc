@@ -519,7 +519,9 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
 
 ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
                          ffi::AnyBuffer list_target, ffi::AnyBuffer by_target,
-                         ffi::AnyBuffer scale, ffi::AnyBuffer parameters, ffi::AnyBuffer t_end, ffi::AnyBuffer spikes,
+                         ffi::AnyBuffer scale, ffi::AnyBuffer parameters, ffi::AnyBuffer t_end,
+                         ffi::AnyBuffer delay, ffi::AnyBuffer sender, ffi::AnyBuffer refractory,
+                         ffi::AnyBuffer spikes,
                          ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
                          ffi::AnyBuffer neuron, ffi::AnyBuffer total, ffi::AnyBuffer wait,
                          ffi::AnyBuffer log_row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
@@ -531,14 +533,14 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
                          ffi::Result<ffi::AnyBuffer> by_time, ffi::Result<ffi::AnyBuffer> by_delay,
                          bool subtract, bool immediate, double min_slope, std::int64_t threads) {
   using T = NUMBER;
-  if (by_delay->dimensions().size() != 1) return invalid_argument("delays are not (rows,)");
-  // The backward pass reads senders and refractory periods from the log.
   native::Population<T> population;
-  native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
+  native::Feedback<T> feedback = {};
   std::string problem = read_group_weights(weight, list_begin, list_target, parameters, sorted_time,
                                            t_end, population, feedback);
   if (!problem.empty()) return invalid_argument(problem);
   problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
+  problem = read_feedback(population, delay, sender, refractory, immediate, feedback);
   if (!problem.empty()) return invalid_argument(problem);
   native::Spikes<T> spike_arrays;
   native::SpikeTrain<T> spike_train;
@@ -555,7 +557,8 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
   if (!has_shape(by_spikes, {batch, neurons, slots}) ||
       !has_shape(by_train, {batch, spike_train.events}) ||
       !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-      !has_shape(sorted_used, {batch}) || !has_weight_gradient)
+      !has_shape(sorted_used, {batch}) || !has_weight_gradient ||
+      !has_shape(*by_delay, {feedback.delayed}))
     return invalid_argument("an argument of the backward pass has the wrong shape");
   for (auto buffer : {by_spikes, by_train})
     if (!has_type(buffer, kType<T>))
