@@ -40,6 +40,11 @@ from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
 
+#: Maximum number of steps, of all samples, in the log of a cycle whose synapses have separate delays:
+#: about 3 GB in XLA with float64.
+MOST_STEPS = 2**25
+
+
 class ByTarget(NamedTuple):
     """Weights of a population's feedback to itself without a delay, in NIR's layout: the kernels
     read them without transposing or scaling.
@@ -139,6 +144,15 @@ class _OnePopulation:
         """
         of_table = max(Counter(self.senders).values(), default=0)
         return max(of_table, self.lists.max_deliveries) + bool(self.held)
+
+    def log_length(self, batch: int, arrivals: int) -> int:
+        """Return the number of steps of a sample that the log has room for: one for each event, or
+        two for each spike where a log of all events is long. The latter suffices if the kernels
+        simulate the group in slices of time (slices.h); they fail if they cannot.
+        """
+        events = arrivals + self.max_events * (1 + self.max_deliveries)
+        with_slices = len(self.lists.senders) > 0 and not self.lists.immediate
+        return 2 * self.max_events if with_slices and batch * events > MOST_STEPS else events
 
     @property
     def all_senders(self) -> Int[np.ndarray, "delayed"]:
@@ -407,7 +421,8 @@ def _group(
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(population, table, by_target, constants, delay, time, row, t_end)[0]
+    operands = table, by_target, constants, delay, time, row, t_end
+    return _simulated(population, *operands, recorded=False)[0]
 
 
 def _simulated(
@@ -419,18 +434,20 @@ def _simulated(
     time: Times,
     row: Rows,
     t_end: Seconds,
+    *,
+    recorded: bool = True,
 ) -> tuple[_Outcome, _Log, Ordered]:
-    """Simulate the group with the kernel."""
+    """Simulate the group with the kernel.
+
+    Args:
+        recorded: whether to record what the backward pass needs; if not, the log and the sorted
+            arrivals are empty.
+    """
     dtype = table.dtype
     (batch, arrivals), neurons = time.shape, constants.tau_mem.size
-    slots, steps = (
-        (batch, neurons, population.max_spikes),
-        (
-            batch,
-            arrivals + population.max_events * (1 + population.max_deliveries),
-        ),
-    )
-    train, listed = (batch, population.max_events), (batch, arrivals)
+    slots = batch, neurons, population.max_spikes
+    steps = batch, population.log_length(batch, arrivals) if recorded else 0
+    train, listed = (batch, population.max_events), (batch, arrivals if recorded else 0)
     sent = steps if population.max_deliveries else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)

@@ -501,15 +501,25 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
       read_group(population, *spikes, *slopes, *count, *train, *neuron, *total, *wait, *log_row,
                  *slope, *used, *origin, feedback, spike_arrays, spike_train, event_log);
   if (!problem.empty()) return invalid_argument(problem);
-  if (feedback.uses_queue() && !event_log.origin)
+  if (feedback.uses_queue() && !event_log.origin && event_log.steps > 0)
     return invalid_argument("the log has no origins");
   if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 || !has_shape(*finite_check, {}) ||
       !has_type(*finite_check, kType<T>))
     return invalid_argument("a result has the wrong shape");
   const native::Options options = make_options(max_spikes, 0, once, subtract, 0, 0, threads);
   native::SortedArrivals<T> sorted;
-  problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
-                                    *sorted_row, *sorted_slot, *sorted_used, sorted);
+  native::SortedCopy<T> sorted_copy;
+  if (event_log.steps == 0 && has_shape(*sorted_time, {population.batch, 0})) {
+    const bool shared = has_shape(row, {population.arrivals});
+    if (!has_type(row, ffi::S32) || !has_shape(*sorted_used, {population.batch}) ||
+        !(shared || has_shape(row, {population.batch, population.arrivals})))
+      return invalid_argument("rows are not (arrivals,) or (batch, arrivals) int32");
+    sorted = sorted_copy.sort(population, time.typed_data<T>(), row.typed_data<std::int32_t>(),
+                              shared, options.threads, sorted_used->typed_data<std::int32_t>());
+  } else {
+    problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
+                                      *sorted_row, *sorted_slot, *sorted_used, sorted);
+  }
   if (!problem.empty()) return invalid_argument(problem);
   prefer_large_pages(*spikes, *slopes);
   *finite_check->typed_data<T>() = native::group_forward(population, options, feedback, sorted,

@@ -738,6 +738,15 @@ T group_forward(const Population<T>& population, const Options& options,
   const SparseRows<T> sparse(population, feedback, options.threads);
   const DenseRows<T> table(population, feedback, &sparse, options.threads);
   const DelayedRows<T> delayed_rows(feedback, population.neurons);
+  const Index events = population.arrivals + train.events * (1 + delayed_rows.max_deliveries());
+  if (feedback.list_begin && log.steps > 0 && log.steps < events) {
+    const auto [shortest, longest] = SlicePlan<T>::delay_range(feedback);
+    throw std::invalid_argument(
+        "delays from " + std::to_string(shortest) + " to " + std::to_string(longest) +
+        " s are too different for slices of time as long as the shortest delay, and a log of " +
+        std::to_string(events) + " events is too long: lengthen the shortest delays, or pass a "
+        "smaller max_events");
+  }
   const auto run = [&](auto with_boxes, const T* box_tolerance) {
     ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
       GroupForward<T, decltype(with_boxes)::value> forward(population, options, intervals, feedback,

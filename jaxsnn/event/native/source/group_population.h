@@ -7,7 +7,7 @@
 
 namespace native {
 
-/// Log of the events of each sample: arrays (batch, steps).
+/// Log of the events of each sample: arrays (batch, steps). Without steps nothing is logged.
 template <class T>
 struct EventLog {
   T* wait;  // time since the preceding step, seconds

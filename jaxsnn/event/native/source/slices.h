@@ -42,6 +42,18 @@ class SlicePlan {
            population.t_end < kMaxSlices * shortest;
   }
 
+  /// Return the shortest and the longest delay of those that are finite; (0, 0) if there are none.
+  static std::pair<double, double> delay_range(const Feedback<T>& feedback) {
+    double shortest = std::numeric_limits<double>::infinity(), longest = 0;
+    for (Index n = 0; n < feedback.delayed; ++n) {
+      const double delay = feedback.delay[n];
+      if (!(delay < std::numeric_limits<double>::infinity())) continue;
+      shortest = std::min(shortest, delay);
+      longest = std::max(longest, delay);
+    }
+    return {longest > 0 ? shortest : 0, longest};
+  }
+
   SlicePlan(const Population<T>& population, const Feedback<T>& feedback)
       : population_(population),
         feedback_(feedback),
@@ -51,12 +63,13 @@ class SlicePlan {
     const auto [shortest, longest] = delay_range(feedback);
     constexpr double kMargin = 1 - 1e-6;  // rounding must not move an arrival into its own slice
     width_ = shortest * kMargin;
+    per_width_ = 1 / width_;
     double span = longest;
     for (Index n = 0; feedback.refractory && n < population.neurons; ++n)
       if (feedback.refractory[n] < kMaxBins * shortest)
         span = std::max(span, double(feedback.refractory[n]));
-    bins_ = Index(span / width_) + 3;
-    last_slice_ = Index(population.t_end / width_);
+    while (bins_ < span / width_ + 3) bins_ *= 2;
+    last_slice_ = Index(population.t_end * per_width_);
     if (last_slice_ > 0 && width_ * last_slice_ > population.t_end) --last_slice_;
     sort_synapses();
   }
@@ -64,7 +77,7 @@ class SlicePlan {
   double width() const { return width_; }
   Index bins() const { return bins_; }
   Index parts() const { return parts_; }
-  Index slice_of(double time) const { return std::min(Index(time / width_), last_slice_); }
+  Index slice_of(double time) const { return std::min(Index(time * per_width_), last_slice_); }
   Index last_slice() const { return last_slice_; }
   Index first_neuron(Index part) const { return part * population_.neurons / parts_; }
 
@@ -93,18 +106,6 @@ class SlicePlan {
   static constexpr double kMaxBins = 4096, kMaxSlices = 1e12;
   static constexpr Index kNeuronsPerPart = 4096, kMaxParts = 8;
 
-  /// Return the shortest and the longest delay of those that are finite; (0, 0) if there are none.
-  static std::pair<double, double> delay_range(const Feedback<T>& feedback) {
-    double shortest = std::numeric_limits<double>::infinity(), longest = 0;
-    for (Index n = 0; n < feedback.delayed; ++n) {
-      const double delay = feedback.delay[n];
-      if (!(delay < std::numeric_limits<double>::infinity())) continue;
-      shortest = std::min(shortest, delay);
-      longest = std::max(longest, delay);
-    }
-    return {longest > 0 ? shortest : 0, longest};
-  }
-
   /// Sort the synapses by part and source, in the order of their rows.
   void sort_synapses() {
     const Index synapses = feedback_.list_begin[population_.rows];
@@ -130,7 +131,7 @@ class SlicePlan {
     for_each_synapse([&](Index list, Index, T) { ++begin_[list + 1]; });
     for (std::size_t n = 1; n < begin_.size(); ++n) begin_[n] += begin_[n - 1];
     synapses_ = Array<Synapse>(synapses);
-    std::vector<Index> place(begin_.begin(), begin_.end() - 1);
+    std::vector<std::int32_t> place(begin_.begin(), begin_.end() - 1);
     for_each_synapse([&](Index list, Index n, T delay) {
       synapses_[place[list]++] = {feedback_.list_target[n], std::int32_t(n), population_.weight[n],
                                   delay};
@@ -144,81 +145,120 @@ class SlicePlan {
 
   const Population<T>& population_;
   const Feedback<T>& feedback_;
-  Index parts_, outside_rows_, sources_, bins_, last_slice_;
-  double width_;  // length of a slice, seconds
+  Index parts_, outside_rows_, sources_, bins_ = 1, last_slice_;
+  double width_, per_width_;  // length of a slice, seconds, and its inverse
   Array<Synapse> synapses_;
-  std::vector<Index> begin_;  // (parts * sources + 1,) first synapse of each list
+  std::vector<std::int32_t> begin_;  // (parts * sources + 1,) first synapse of each list
   std::vector<std::uint8_t> parts_of_row_;
 };
 
 /// Ring of bins, one for each slice from the current one on, and the arrivals of the current slice
-/// as a list for each neuron. `Arrival` has the members `target` and `next`.
+/// by neuron. `Arrival` has a member `target`. Neurons are those of one part.
 template <class Arrival>
 class SliceBins {
  public:
-  SliceBins(Index bins, Index neurons) : bins_(bins), head_(neurons, -1) {}
+  /// The arrivals of a neuron in the current slice: `sorted()[begin]` to `sorted()[end - 1]`.
+  struct Group {
+    std::int32_t neuron, begin, end;
+  };
 
-  void add(Index slice, const Arrival& arrival) {
-    bins_[slice % Index(bins_.size())].push_back(arrival);
-  }
-  bool is_empty(Index slice) const { return bins_[slice % Index(bins_.size())].empty(); }
+  /// `bins`: a power of two.
+  SliceBins(Index bins, Index first_neuron, Index end_neuron)
+      : bins_(bins), first_neuron_(first_neuron), places_(end_neuron - first_neuron, 0) {}
 
-  /// Link the arrivals of each neuron in a slice.
-  void make_lists(Index slice, Index first_neuron) {
-    current_ = &bins_[slice % Index(bins_.size())];
-    reached_.clear();
-    const auto count = std::int32_t(current_->size());
-    for (std::int32_t n = count - 1; n >= 0; --n) {
-      Arrival& arrival = (*current_)[n];
-      std::int32_t& head = head_[arrival.target - first_neuron];
-      if (head < 0) reached_.push_back(arrival.target);
-      arrival.next = head;
-      head = n;
-    }
-  }
+  void add(Index slice, const Arrival& arrival) { bin(slice).push_back(arrival); }
+  bool is_empty(Index slice) const { return bins_[slice & Index(bins_.size() - 1)].empty(); }
 
-  /// Return the arrivals of a neuron in the order of `precedes`, valid until the next call.
+  /// Sort the arrivals of a slice by neuron, and those of each neuron in the order of `precedes`;
+  /// empty the bin.
   template <class Precedes>
-  const std::vector<const Arrival*>& sorted(Index neuron, Precedes&& precedes) {
-    constexpr std::size_t kMaxInserted = 16;
-    sorted_.clear();
-    for (std::int32_t n = head_[neuron]; n >= 0; n = (*current_)[n].next)
-      sorted_.push_back(&(*current_)[n]);
-    const auto less = [&](const Arrival* a, const Arrival* b) { return precedes(*a, *b); };
-    if (sorted_.size() > kMaxInserted) {
-      std::stable_sort(sorted_.begin(), sorted_.end(), less);
-      return sorted_;
+  void sort(Index slice, Precedes&& precedes) {
+    std::vector<Arrival>& arrivals = bin(slice);
+    std::int32_t* const places = places_.data() - first_neuron_;
+    groups_.clear();
+    for (const Arrival& arrival : arrivals)
+      if (places[arrival.target]++ == 0) groups_.push_back({arrival.target, 0, 0});
+    std::int32_t place = 0;
+    for (Group& group : groups_) {
+      group.begin = place;
+      place += places[group.neuron];
+      group.end = place;
+      places[group.neuron] = group.begin;
     }
-    for (std::size_t n = 1; n < sorted_.size(); ++n) {
-      const Arrival* const arrival = sorted_[n];
-      std::size_t place = n;
-      for (; place > 0 && less(arrival, sorted_[place - 1]); --place)
-        sorted_[place] = sorted_[place - 1];
-      sorted_[place] = arrival;
+    if (sorted_.size() < arrivals.size()) sorted_.resize(arrivals.size() + arrivals.size() / 4);
+    for (const Arrival& arrival : arrivals) sorted_[places[arrival.target]++] = arrival;
+    arrivals.clear();
+    for (const Group& group : groups_) {
+      places[group.neuron] = 0;
+      if (group.end - group.begin > 1)
+        sort_range(sorted_.data() + group.begin, sorted_.data() + group.end, precedes);
     }
-    return sorted_;
   }
 
-  /// For each neuron of the part, whether it has arrivals: a number of at least 0.
-  const std::int32_t* heads() const { return head_.data(); }
-  /// Return the neurons with arrivals.
-  const std::vector<std::int32_t>& reached() const { return reached_; }
+  const Arrival* sorted() const { return sorted_.data(); }
+  const std::vector<Group>& groups() const { return groups_; }
+  /// Return the number of arrivals in the current slice.
+  Index count() const { return groups_.empty() ? 0 : groups_.back().end; }
 
-  /// Remove the arrivals of the current slice.
-  void clear_slice(Index first_neuron) {
-    for (const std::int32_t neuron : reached_) head_[neuron - first_neuron] = -1;
-    current_->clear();
-  }
   void clear() {
     for (auto& bin : bins_) bin.clear();
-    std::fill(head_.begin(), head_.end(), -1);
   }
 
  private:
+  std::vector<Arrival>& bin(Index slice) { return bins_[slice & Index(bins_.size() - 1)]; }
+
+  template <class Precedes>
+  static void sort_range(Arrival* first, Arrival* end, Precedes&& precedes) {
+    constexpr Index kMaxInserted = 16;
+    if (end - first > kMaxInserted) return std::stable_sort(first, end, precedes);
+    for (Arrival* next = first + 1; next < end; ++next) {
+      const Arrival arrival = *next;
+      Arrival* place = next;
+      for (; place > first && precedes(arrival, place[-1]); --place) *place = place[-1];
+      *place = arrival;
+    }
+  }
+
   std::vector<std::vector<Arrival>> bins_;
-  std::vector<Arrival>* current_ = nullptr;
-  std::vector<std::int32_t> head_, reached_;
-  std::vector<const Arrival*> sorted_;
+  Index first_neuron_;
+  std::vector<std::int32_t> places_;  // for each neuron, 0 except while sorting
+  std::vector<Group> groups_;
+  std::vector<Arrival> sorted_;
+};
+
+/// Coefficients of the flow over many time intervals, for neurons with the same time constants.
+class FlowTable {
+ public:
+  /// Reserve room and return the array of intervals to fill in, seconds.
+  double* intervals(Index count) {
+    constexpr Index kBlock = kWidth<double>;
+    const Index padded = (count + kBlock - 1) / kBlock * kBlock;
+    for (Array<double>* array : {&time_, &em_, &es_, &k_})
+      if (array->size() < padded) *array = Array<double>(padded + padded / 4, 0.0);
+    count_ = count;
+    return time_.data();
+  }
+
+  void compute(const TimeConstants& taus) {
+    using V = DoubleVector;
+    const V one = broadcast(1.0), zero = {};
+    const double per_gap = taus.gap > 0 ? 1 / taus.gap : 0;
+    for (Index n = 0; n < count_; n += kWidth<double>) {
+      const V t = load<double>(time_.data() + n), slow_expm1 = expm1_lanes(-t * taus.slow);
+      const V gap_expm1 = taus.gap == taus.slow ? slow_expm1 : expm1_lanes(-t * taus.gap);
+      const V slower = one + slow_expm1, faster = slower + slower * gap_expm1;
+      const V ratio = gap_expm1 < zero ? -gap_expm1 * per_gap : t;
+      store<double>(em_.data() + n, taus.mem_longer ? slower : faster);
+      store<double>(es_.data() + n, taus.mem_longer ? faster : slower);
+      store<double>(k_.data() + n, slower * ratio * taus.gain);
+    }
+  }
+
+  Flow operator[](Index n) const { return {em_[n], es_[n], k_[n]}; }
+
+ private:
+  Array<double> time_, em_, es_, k_;
+  Index count_ = 0;
 };
 
 /// Places in the log of a group that is simulated in slices. It has two entries for each spike; the
@@ -251,6 +291,7 @@ class SliceForward {
         train_(train),
         log_(log),
         neurons_(population.neurons),
+        firing_(population.neurons),
         next_(population.neurons) {
     for (Index part = 0; part < plan.parts(); ++part)
       parts_.emplace_back(plan.bins(), plan.first_neuron(part), plan.first_neuron(part + 1));
@@ -290,15 +331,25 @@ class SliceForward {
   struct Neuron {
     double v, j, time;  // state at a time, that of the last arrival or spike
     double threshold;   // inf during the refractory period
-    double release;     // end of the refractory period; inf outside it
-    bool is_exact;      // `next_` is the time of the crossing, not a lower bound
+
+    void advance(const Flow& flow, double later) {
+      v = v * flow.em + j * flow.k;
+      j *= flow.es;
+      time = later;
+    }
+  };
+
+  /// What a neuron needs only where it may fire.
+  struct Firing {
+    double release;  // end of the refractory period; inf outside it
+    bool is_exact;   // `next_` is the time of the crossing, not a lower bound
     /// Number of the last spike; before it has a number, -1 - its index in `Part::spikes`.
     Index last_spike;
   };
 
   struct Arrival {
     T offset;  // time since the beginning of the slice
-    std::int32_t target, next;
+    std::int32_t target;
     T weight;
   };
 
@@ -311,9 +362,10 @@ class SliceForward {
 
   struct Part {
     Part(Index bins, Index first, Index end)
-        : bins(bins, end - first), first(first), end(end) {}
+        : bins(bins, first, end), first(first), end(end) {}
 
     SliceBins<Arrival> bins;
+    FlowTable flows;            // from each arrival's predecessor to it
     Index first, end;           // range of neurons
     std::vector<Spike> spikes;  // of the current slice
     double next = 0;            // earliest time at which a neuron may act without an arrival
@@ -338,12 +390,14 @@ class SliceForward {
     for (Index n = 0; n < population_.neurons; ++n) {
       const auto& tile = tiles_.tile(n / PopulationTiles<T>::kLanes);
       const int lane = n % PopulationTiles<T>::kLanes;
-      neurons_[n] = {tile.v_start[lane], tile.j_start[lane], 0,     tiles_.threshold(n),
-                     kNever,             false,              -1};
-      predict_bound(n);
+      neurons_[n] = {tile.v_start[lane], tile.j_start[lane], 0, tiles_.threshold(n)};
+      firing_[n] = {kNever, false, -1};
+      predict(n);
       if (tile.starts_above[lane]) next_[n] = 0;
     }
   }
+
+  bool has_log() const { return log_.steps > 0; }
 
   /// Return the next slice in which something may happen.
   Index next_slice(Index slice, const T* times, Index arrivals) const {
@@ -371,19 +425,39 @@ class SliceForward {
     for (Index n = first_outside_; n < end_outside_; ++n)
       if (plan_.reaches(number, rows[n]))
         plan_.for_each(number, rows[n], [&](const auto& synapse) {
-          part.bins.add(slice, {T(times[n] - begin_), synapse.target, -1, synapse.weight});
+          part.bins.add(slice, {T(times[n] - begin_), synapse.target, synapse.weight});
         });
-    part.bins.make_lists(slice, part.first);
-    const std::int32_t* const heads = part.bins.heads();
-    double* const next = next_.data() + part.first;
+    part.bins.sort(slice, [](const Arrival& a, const Arrival& b) { return a.offset < b.offset; });
+    if (tiles_.uniform()) compute_flows(part);
+    for (const auto& group : part.bins.groups()) {
+      simulate_arrivals(part, group);
+      act_until(part, group.neuron, end_, is_last_);
+    }
+    // The neurons without arrivals, and those that have been simulated.
     double earliest = kNever;
-    for (Index n = 0; n < part.end - part.first; ++n) {
-      if (heads[n] >= 0 || next[n] < end_ || (is_last_ && next[n] <= end_))
-        simulate(part, part.first + n);
-      earliest = std::min(earliest, next[n]);
+    for (Index n = part.first; n < part.end; ++n) {
+      if (next_[n] <= end_) act_until(part, n, end_, is_last_);
+      earliest = std::min(earliest, next_[n]);
     }
     part.next = earliest;
-    part.bins.clear_slice(part.first);
+  }
+
+  double arrival_time(const Arrival& arrival, double previous) const {
+    return std::max(begin_ + arrival.offset, previous);
+  }
+
+  void compute_flows(Part& part) {
+    const Arrival* const arrivals = part.bins.sorted();
+    double* const intervals = part.flows.intervals(part.bins.count());
+    for (const auto& group : part.bins.groups()) {
+      double time = neurons_[group.neuron].time;
+      for (Index n = group.begin; n < group.end; ++n) {
+        const double next_time = arrival_time(arrivals[n], time);
+        intervals[n] = next_time - time;
+        time = next_time;
+      }
+    }
+    part.flows.compute(tiles_.taus(0));
   }
 
   /// Put the arrivals that the spikes of the preceding slice cause into the bins of a part.
@@ -395,25 +469,43 @@ class SliceForward {
         if (!plan_.acts(due)) return;  // NaN, too
         const Index arrival_slice = plan_.arrival_slice(due, merged_slice_);
         const double offset = due - plan_.width() * arrival_slice;
-        bins.add(std::max(arrival_slice, slice), {T(offset), synapse.target, -1, synapse.weight});
+        bins.add(std::max(arrival_slice, slice), {T(offset), synapse.target, synapse.weight});
       });
   }
 
-  /// Simulate a neuron to the end of the slice.
-  void simulate(Part& part, Index neuron) {
+  /// Simulate a neuron to its last arrival in the slice.
+  void simulate_arrivals(Part& part, const typename SliceBins<Arrival>::Group& group) {
+    const Index neuron = group.neuron;
     Neuron& state = neurons_[neuron];
-    const auto& arrivals =
-        part.bins.sorted(neuron - part.first, [](const Arrival& a, const Arrival& b) {
-          return a.offset < b.offset;
-        });
-    for (const Arrival* arrival : arrivals) {
-      const double until = std::max(begin_ + arrival->offset, state.time);
-      if (!act_until(part, neuron, until, true)) return;
-      advance(neuron, until);
-      state.j += arrival->weight;
-      predict_bound(neuron);
+    const double leak = tiles_.taus(neuron).leak;
+    const bool has_flows = tiles_.uniform();
+    const Arrival* const arrivals = part.bins.sorted();
+    double time = state.time;
+    for (Index n = group.begin; n < group.end; ++n) {
+      const double next_time = arrival_time(arrivals[n], time);
+      // `next_` is known for the first arrival only.
+      const bool is_first = n == group.begin;
+      if (is_first ? next_[neuron] <= next_time : !is_quiet(state, leak, next_time)) {
+        if (!is_first) predict(neuron);
+        if (!act_until(part, neuron, next_time, true)) return;
+      }
+      if (has_flows && state.time == time)
+        state.advance(part.flows[n], next_time);
+      else
+        advance(neuron, next_time);
+      state.j += arrivals[n].weight;
+      time = next_time;
     }
-    act_until(part, neuron, end_, is_last_);
+    predict(neuron);
+  }
+
+  /// Return whether a neuron cannot act until a time without arrivals, by the bound of `predict`.
+  static bool is_quiet(const Neuron& state, double leak, double time) {
+    constexpr double kMargin = 1 + 8 * rounding_of(double());
+    const double gap = state.threshold - state.v;
+    return gap > 0 && state.threshold > 0 && state.threshold < kNever &&
+           (state.j <= state.threshold ||
+            (state.j - state.v) * leak * (time - state.time) * kMargin < gap);
   }
 
   /// Let a neuron do what it does without arrivals, before a time or until it. Return false if it
@@ -429,8 +521,8 @@ class SliceForward {
   /// Let a neuron do what it does next without an arrival.
   void act(Part& part, Index neuron) {
     Neuron& state = neurons_[neuron];
-    if (state.release < kNever) return release(part, neuron);
-    if (state.v >= state.threshold || state.is_exact) return fire(part, neuron);
+    if (firing_[neuron].release < kNever) return release(part, neuron);
+    if (state.v >= state.threshold || firing_[neuron].is_exact) return fire(part, neuron);
     // The lower bound has been reached: find the time of the crossing.
     const TimeConstants& taus = tiles_.taus(neuron);
     const double duration = std::max(population_.t_end - state.time, 0.0);
@@ -446,26 +538,23 @@ class SliceForward {
         find_crossing(taus, state.v, state.j, state.threshold, duration,
                       v_end >= state.threshold, tolerance_of(double()));
     next_[neuron] = state.time + crossing.wait;
-    state.is_exact = true;
+    firing_[neuron].is_exact = true;
   }
 
   void advance(Index neuron, double time) {
     Neuron& state = neurons_[neuron];
     if (!(time > state.time)) return;
-    const Flow flow = flow_over(tiles_.taus(neuron), time - state.time);
-    state.v = state.v * flow.em + state.j * flow.k;
-    state.j *= flow.es;
-    state.time = time;
+    state.advance(flow_over(tiles_.taus(neuron), time - state.time), time);
   }
 
   /// Set the earliest time at which a neuron may act: the end of its refractory period, or a lower
   /// bound of the next crossing.
-  void predict_bound(Index neuron) {
-    Neuron& state = neurons_[neuron];
-    state.is_exact = false;
+  void predict(Index neuron) {
+    const Neuron& state = neurons_[neuron];
+    firing_[neuron].is_exact = false;
     double& next = next_[neuron];
-    if (state.release < kNever || state.threshold == kNever) {
-      next = state.release;
+    if (state.threshold == kNever) {
+      next = firing_[neuron].release;
     } else if (state.v >= state.threshold || !(state.threshold > 0)) {
       next = state.time;
     } else if (state.j > state.threshold) {
@@ -489,7 +578,7 @@ class SliceForward {
       spikes_.slope[offset] = slope;
     }
     ++count;
-    state.last_spike = -1 - Index(part.spikes.size());
+    firing_[neuron].last_spike = -1 - Index(part.spikes.size());
     part.spikes.push_back({state.time, std::int32_t(neuron), slope,
                            std::numeric_limits<T>::infinity(), 0});
     const T refractory = feedback_.refractory ? feedback_.refractory[neuron] : T(0);
@@ -501,24 +590,25 @@ class SliceForward {
     } else if (refractory > 0) {
       state.threshold = kNever;
       const double release = state.time + refractory;
-      state.release = plan_.acts(release) ? release : kNever;
+      firing_[neuron].release = plan_.acts(release) ? release : kNever;
     }
-    predict_bound(neuron);
+    predict(neuron);
   }
 
   /// End a refractory period.
   void release(Part& part, Index neuron) {
     Neuron& state = neurons_[neuron];
-    advance(neuron, state.release);
-    state.release = kNever;
+    Firing& firing = firing_[neuron];
+    advance(neuron, firing.release);
+    firing.release = kNever;
     state.v = tiles_.v_reset(neuron);
     state.threshold = tiles_.threshold(neuron);
     const T slope = T(tiles_.taus(neuron).rate(state.v, state.j));
-    if (state.last_spike < 0)
-      part.spikes[-1 - state.last_spike].slope_after = slope;
-    else if (state.last_spike < train_.events)
-      log_.slope[sample_ * log_.steps + SliceLog::slope_after(state.last_spike)] = slope;
-    predict_bound(neuron);
+    if (firing.last_spike < 0)
+      part.spikes[-1 - firing.last_spike].slope_after = slope;
+    else if (has_log() && firing.last_spike < train_.events)
+      log_.slope[sample_ * log_.steps + SliceLog::slope_after(firing.last_spike)] = slope;
+    predict(neuron);
   }
 
   /// Add the spikes of all parts to the spike train and the log, in the order of their times.
@@ -531,11 +621,12 @@ class SliceForward {
     });
     for (const Spike& spike : merged_) {
       const Index number = spike_count_++;
-      neurons_[spike.neuron].last_spike = number;
+      firing_[spike.neuron].last_spike = number;
       if (number >= train_.events) continue;
       const Index first = sample_ * log_.steps;
       train_.time[sample_ * train_.events + number] = T(spike.time);
       train_.neuron[sample_ * train_.events + number] = spike.neuron;
+      if (!has_log()) continue;
       log_.slope[first + SliceLog::slope(number)] = spike.slope;
       log_.slope[first + SliceLog::slope_after(number)] = spike.slope_after;
       log_.wait[first + SliceLog::time_remainder(number)] = T(spike.time - double(T(spike.time)));
@@ -552,6 +643,7 @@ class SliceForward {
   const SpikeTrain<T>& train_;
   const EventLog<T>& log_;
   std::vector<Neuron> neurons_;
+  std::vector<Firing> firing_;
   std::vector<double> next_;  // earliest time at which each neuron may act without an arrival
   std::vector<Part> parts_;
   std::vector<Spike> merged_;  // spikes of the slice before the current one
@@ -639,17 +731,17 @@ class SliceBackward {
   /// An event of a neuron: an arrival, its spike, or the end of its refractory period.
   struct Event {
     double time;
-    std::int32_t target, next;
+    std::int32_t target;
     std::int32_t synapse;  // -1: spike; -2: end of the refractory period
     std::int32_t cause;    // number of the spike; of an arrival from outside n: -1 - n
     T weight;
   };
 
   struct Part {
-    Part(Index bins, Index first, Index end) : bins(bins, end - first), first(first) {}
+    Part(Index bins, Index first, Index end) : bins(bins, first, end), first(first), end(end) {}
 
     SliceBins<Event> bins;
-    Index first;                   // first neuron
+    Index first, end;              // range of neurons
     std::vector<double> by_spike;  // for each spike, dL/dt through what it causes in this part
     std::vector<double> by_time;   // for each arrival from outside
   };
@@ -689,44 +781,40 @@ class SliceBackward {
   void collect(Index number, Index slice, Index first_spike, Index end_spike, Index first_arrival,
                Index end_arrival) {
     Part& part = parts_[number];
-    const Index end = plan_.first_neuron(number + 1);
     for (Index spike = first_spike; spike < end_spike; ++spike) {
       const double time = spike_time(spike);
       const Index neuron = neuron_of(spike), spike_slice = plan_.slice_of(time);
       const auto cause = std::int32_t(spike);
-      if (neuron >= part.first && neuron < end) {
+      if (neuron >= part.first && neuron < part.end) {
         const auto target = std::int32_t(neuron);
-        part.bins.add(std::min(spike_slice, slice), {time, target, -1, -1, cause, T(0)});
+        part.bins.add(std::min(spike_slice, slice), {time, target, -1, cause, T(0)});
         const T refractory = feedback_.refractory ? feedback_.refractory[neuron] : T(0);
         const double release = time + refractory;
         const T slope_after = log_.slope[sample_ * log_.steps + SliceLog::slope_after(spike)];
         if (refractory > 0 && std::isfinite(slope_after) && plan_.acts(release))
           part.bins.add(std::min(plan_.slice_of(release), slice),
-                        {release, target, -1, -2, cause, T(0)});
+                        {release, target, -2, cause, T(0)});
       }
       plan_.for_each_from_neuron(number, neuron, [&](const auto& synapse) {
         const double due = time + synapse.delay;
         if (plan_.acts(due))
           part.bins.add(std::min(plan_.arrival_slice(due, spike_slice), slice),
-                        {due, synapse.target, -1, synapse.number, cause, synapse.weight});
+                        {due, synapse.target, synapse.number, cause, synapse.weight});
       });
     }
     const auto* rows = sorted_.row + sorted_.first(sample_);
     for (Index n = first_arrival; n < end_arrival; ++n)
       if (plan_.reaches(number, rows[n]))
         plan_.for_each(number, rows[n], [&](const auto& synapse) {
-          part.bins.add(slice, {double(times()[n]), synapse.target, -1, synapse.number,
+          part.bins.add(slice, {double(times()[n]), synapse.target, synapse.number,
                                 std::int32_t(-1 - n), synapse.weight});
         });
   }
 
   void propagate_slice(Index number, Index slice) {
     Part& part = parts_[number];
-    part.bins.make_lists(slice, part.first);
-    for (const std::int32_t neuron : part.bins.reached())
-      for (const Event* event : part.bins.sorted(neuron - part.first, acts_later))
-        propagate(part, neuron, *event);
-    part.bins.clear_slice(part.first);
+    part.bins.sort(slice, acts_later);
+    for (Index n = 0; n < part.bins.count(); ++n) propagate(part, part.bins.sorted()[n]);
   }
 
   /// Return whether an event acts after another one of its neuron. Simultaneous arrivals act last;
@@ -738,7 +826,8 @@ class SliceBackward {
     return event.cause != other.cause ? event.cause > other.cause : event.synapse < other.synapse;
   }
 
-  void propagate(Part& part, Index neuron, const Event& event) {
+  void propagate(Part& part, const Event& event) {
+    const Index neuron = event.target;
     flow_back(neuron, event.time);
     if (event.synapse == -1) return propagate_spike(neuron, event.cause);
     if (event.synapse == -2) return propagate_release(part, neuron, event.cause);
