@@ -400,6 +400,8 @@ def refuse_bad_events(
         UsageError: an event is invalid; the message contains the first.
     """
     _refuse_times(name, time, dtype)
+    if index.dtype.kind in "iu" and index.size and index.min() >= 0 and index.max() < size:
+        return
     _refuse_channels(name, index, np.isfinite(time), size)
 
 
@@ -408,6 +410,11 @@ def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:
     become inf, the mark of unused slots, and smaller ones 0, without a note.
     """
     earliest, latest = np.finfo(dtype).tiny, np.finfo(dtype).max
+    if time.size:
+        first, last = time.min(), time.max()  # NaN if there is one
+        is_narrow = np.dtype(time.dtype).itemsize <= np.dtype(dtype).itemsize
+        if first >= earliest and (last <= latest or (last == np.inf and is_narrow)):
+            return  # the usual case, faster than marking all events
     is_small = (time < earliest) & (time != 0)
     bad = np.isnan(time) | is_small | (np.isfinite(time) & (time > latest))
     if bad.any():

@@ -57,7 +57,7 @@ class SlicePlan {
   SlicePlan(const Population<T>& population, const Feedback<T>& feedback)
       : population_(population),
         feedback_(feedback),
-        parts_(std::clamp<Index>(population.neurons / kNeuronsPerPart, 1, kMaxParts)),
+        parts_(count_parts(population.neurons)),
         outside_rows_(feedback.first_delayed_row(population)),
         sources_(outside_rows_ + population.neurons) {
     const auto [shortest, longest] = delay_range(feedback);
@@ -98,13 +98,22 @@ class SlicePlan {
     for_each(part, outside_rows_ + neuron, call);
   }
   /// Return whether a row of arrivals from outside has synapses in a part.
-  bool reaches(Index part, Index row) const {
-    return row < outside_rows_ && (parts_of_row_[row] >> part & 1);
+  bool reaches(Index part, std::int32_t row) const {
+    // rows that are not valid stand for a row of zeros
+    return parts_of_row_[std::min<std::uint32_t>(row, outside_rows_)] >> part & 1;
   }
 
  private:
   static constexpr double kMaxBins = 4096, kMaxSlices = 1e12;
   static constexpr Index kNeuronsPerPart = 4096, kMaxParts = 8;
+
+  /// Return the number of parts. It does not depend on the number of threads, nor do results, and is
+  /// a power of two, so that two or four threads are equally busy.
+  static Index count_parts(Index neurons) {
+    Index parts = 1;
+    while (parts < kMaxParts && 2 * parts * kNeuronsPerPart <= neurons) parts *= 2;
+    return parts;
+  }
 
   /// Sort the synapses by part and source, in the order of their rows.
   void sort_synapses() {
@@ -136,7 +145,7 @@ class SlicePlan {
       synapses_[place[list]++] = {feedback_.list_target[n], std::int32_t(n), population_.weight[n],
                                   delay};
     });
-    parts_of_row_.assign(outside_rows_, 0);
+    parts_of_row_.assign(outside_rows_ + 1, 0);
     for (Index part = 0; part < parts_; ++part)
       for (Index row = 0; row < outside_rows_; ++row)
         if (begin_[part * sources_ + row] < begin_[part * sources_ + row + 1])
@@ -168,6 +177,25 @@ class SliceBins {
 
   void add(Index slice, const Arrival& arrival) { bin(slice).push_back(arrival); }
   bool is_empty(Index slice) const { return bins_[slice & Index(bins_.size() - 1)].empty(); }
+
+  /// Add many arrivals: call fill(add), which calls add(arrival) for each.
+  template <class Fill>
+  void extend(Index slice, Fill&& fill) {
+    // `push_back` would load and store the end of the bin each time.
+    std::vector<Arrival>& arrivals = bin(slice);
+    std::size_t count = arrivals.size();
+    Arrival *place = arrivals.data() + count, *end = place;
+    fill([&](const Arrival& arrival) {
+      if (place == end) {
+        count = place - arrivals.data();
+        arrivals.resize(count + count / 2 + 256);
+        place = arrivals.data() + count;
+        end = arrivals.data() + arrivals.size();
+      }
+      *place++ = arrival;
+    });
+    arrivals.resize(place - arrivals.data());
+  }
 
   /// Sort the arrivals of a slice by neuron, and those of each neuron in the order of `precedes`;
   /// empty the bin.
@@ -368,6 +396,7 @@ class SliceForward {
     FlowTable flows;            // from each arrival's predecessor to it
     Index first, end;           // range of neurons
     std::vector<Spike> spikes;  // of the current slice
+    std::vector<std::int32_t> outside;  // numbers of the arrivals from outside in the slice
     double next = 0;            // earliest time at which a neuron may act without an arrival
   };
 
@@ -420,26 +449,35 @@ class SliceForward {
     Part& part = parts_[number];
     part.spikes.clear();
     deliver(number, slice);
-    const auto* times = sorted_.time + sorted_.first(sample_);
-    const auto* rows = sorted_.row + sorted_.first(sample_);
-    for (Index n = first_outside_; n < end_outside_; ++n)
-      if (plan_.reaches(number, rows[n]))
-        plan_.for_each(number, rows[n], [&](const auto& synapse) {
-          part.bins.add(slice, {T(times[n] - begin_), synapse.target, synapse.weight});
-        });
+    add_outside(number, slice);
     part.bins.sort(slice, [](const Arrival& a, const Arrival& b) { return a.offset < b.offset; });
     if (tiles_.uniform()) compute_flows(part);
     for (const auto& group : part.bins.groups()) {
       simulate_arrivals(part, group);
-      act_until(part, group.neuron, end_, is_last_);
+      if (next_[group.neuron] <= end_) act_until(part, group.neuron, end_, is_last_);
     }
-    // The neurons without arrivals, and those that have been simulated.
-    double earliest = kNever;
-    for (Index n = part.first; n < part.end; ++n) {
-      if (next_[n] <= end_) act_until(part, n, end_, is_last_);
-      earliest = std::min(earliest, next_[n]);
+    act_without_arrivals(part);
+  }
+
+  /// Let the neurons act that do so within the slice, and determine when the next one may act.
+  void act_without_arrivals(Part& part) {
+    using V = DoubleVector;
+    constexpr Index kLanes = kWidth<double>;
+    const V end = broadcast(end_);
+    const double* const next = next_.data();
+    Index n = part.first;
+    for (; n + kLanes <= part.end; n += kLanes)
+      for (unsigned lanes = at_least(end, load<double>(next + n)); lanes; lanes &= lanes - 1)
+        act_until(part, n + __builtin_ctz(lanes), end_, is_last_);
+    for (; n < part.end; ++n) act_until(part, n, end_, is_last_);
+    V earliest = broadcast(kNever);
+    part.next = kNever;
+    for (n = part.first; n + kLanes <= part.end; n += kLanes) {
+      const V times = load<double>(next + n);
+      earliest = times < earliest ? times : earliest;
     }
-    part.next = earliest;
+    for (int lane = 0; lane < kLanes; ++lane) part.next = std::min(part.next, earliest[lane]);
+    for (; n < part.end; ++n) part.next = std::min(part.next, next[n]);
   }
 
   double arrival_time(const Arrival& arrival, double previous) const {
@@ -458,6 +496,29 @@ class SliceForward {
       }
     }
     part.flows.compute(tiles_.taus(0));
+  }
+
+  /// Put the arrivals from outside into the bin of the slice.
+  void add_outside(Index number, Index slice) {
+    Part& part = parts_[number];
+    const T* const times = sorted_.time + sorted_.first(sample_);
+    const std::int32_t* const rows = sorted_.row + sorted_.first(sample_);
+    // Select the arrivals without a branch, which the processor could not predict.
+    part.outside.resize(end_outside_ - first_outside_);
+    std::int32_t* const selected = part.outside.data();
+    Index count = 0;
+    for (Index n = first_outside_; n < end_outside_; ++n) {
+      selected[count] = std::int32_t(n);
+      count += plan_.reaches(number, rows[n]);
+    }
+    part.bins.extend(slice, [&](auto&& add) {
+      for (Index n = 0; n < count; ++n) {
+        const T offset = T(times[selected[n]] - begin_);
+        plan_.for_each(number, rows[selected[n]], [&](const auto& synapse) {
+          add({offset, synapse.target, synapse.weight});
+        });
+      }
+    });
   }
 
   /// Put the arrivals that the spikes of the preceding slice cause into the bins of a part.
