@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from jaxsnn.network.network import with_synaptic_delays as with_synaptic_delays
     from jaxsnn.network.neuron_models import NeuronModel as NeuronModel
     from jaxsnn.network.neuron_models import register_neuron as register_neuron
+    from jaxsnn.network.poisson import poisson_events as poisson_events
     from jaxsnn.network.results import Result as Result
     from jaxsnn.network.spikes import Events as Events
     from jaxsnn.network.valued_inputs import Currents as Currents
@@ -107,6 +108,7 @@ _HOME = {
     "neurobench": "jaxsnn.simulation.neurobench",
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",
+    "poisson_events": "jaxsnn.network.poisson",
     "quantize": "jaxsnn.bss2.search.quantize",
     "read": "jaxsnn.nir",
     "register_framework": "jaxsnn.nir.frameworks",
