@@ -39,7 +39,6 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
-
 #: Maximum number of steps, of all samples, in the log of a cycle whose synapses have separate delays:
 #: about 3 GB in XLA with float64.
 MOST_STEPS = 2**25

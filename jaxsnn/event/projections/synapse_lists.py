@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.event.projections.arrivals import Path, Train
+from jaxsnn.linear_map import order_of_pairs
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.operators import delayed_by_source
 from jaxsnn.wording import Text
@@ -149,14 +150,16 @@ def group_synapses(
         [part + first for kind, first in zip(kinds, before, strict=False) for part in kind.row]
     )
     target = _concatenated([part for kind in kinds for part in kind.target])
-    order = np.lexsort((target, row))
+    order = order_of_pairs(row, target)
     weight = jnp.concatenate(
         [jnp.zeros(0, dtype), *(part for kind in kinds for part in kind.weight)]
     )
     if not np.array_equal(order, np.arange(len(order))):
         weight = weight[order]
     return GroupSynapses(
-        begin=np.searchsorted(row[order], np.arange(before[-1] + 1)).astype(np.int32),
+        begin=np.concatenate([[0], np.cumsum(np.bincount(row, minlength=before[-1]))]).astype(
+            np.int32
+        ),
         target=target[order].astype(np.int32),
         senders=_concatenated(delayed.sender).astype(np.int32),
         immediate=bool(immediate.row),

@@ -741,11 +741,13 @@ T group_forward(const Population<T>& population, const Options& options,
   const Index events = population.arrivals + train.events * (1 + delayed_rows.max_deliveries());
   if (feedback.list_begin && log.steps > 0 && log.steps < events) {
     const auto [shortest, longest] = SlicePlan<T>::delay_range(feedback);
-    throw std::invalid_argument(
-        "delays from " + std::to_string(shortest) + " to " + std::to_string(longest) +
-        " s are too different for slices of time as long as the shortest delay, and a log of " +
-        std::to_string(events) + " events is too long: lengthen the shortest delays, or pass a "
-        "smaller max_events");
+    char message[320];
+    std::snprintf(message, sizeof(message),
+                  "delays from %g to %g s are too different for slices of time as long as the "
+                  "shortest delay, and a log of %lld events is too long: lengthen the shortest "
+                  "delays, or pass a smaller max_events",
+                  double(shortest), double(longest), static_cast<long long>(events));
+    throw std::invalid_argument(message);
   }
   const auto run = [&](auto with_boxes, const T* box_tolerance) {
     ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
