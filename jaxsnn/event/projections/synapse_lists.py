@@ -112,6 +112,7 @@ def group_synapses(
     neurons = sum(population.size for population in populations)
     outside, delayed, immediate = _Rows(), _Rows(), _Rows(count=neurons)
     times, rows = [], []
+    rows_of: dict[str, int] = {}  # source outside the group -> its first row, without delays
     for population in populations:
         for source, path in population.paths:
             operator = delayed_by_source(path)
@@ -121,12 +122,18 @@ def group_synapses(
             late = population.steps_late.get(source, 0.0)
             if source not in first_of:
                 _refuse_unsupported_input(population.name, source, trains[source], row_delay)
-                time, channel = trains[source].time, trains[source].channel
-                if operator.delay is not None:
-                    time = time + operator.delay.at[channel].get(mode="clip")
-                times.append(time)
-                rows.append(jnp.broadcast_to(channel + outside.count, time.shape))
-                kind, row, count = outside, pre, operator.inward
+                if source in rows_of and operator.delay is None:
+                    # One row for each channel, with the synapses of all populations.
+                    kind, row, count = outside, pre + rows_of[source] - outside.count, 0
+                else:
+                    time, channel = trains[source].time, trains[source].channel
+                    if operator.delay is None:
+                        rows_of[source] = outside.count
+                    else:
+                        time = time + operator.delay.at[channel].get(mode="clip")
+                    times.append(time)
+                    rows.append(jnp.broadcast_to(channel + outside.count, time.shape))
+                    kind, row, count = outside, pre, operator.inward
             elif row_delay is not None:
                 kind, row, count = delayed, np.arange(len(pre)), len(pre)
                 source_delay = 0.0 if operator.delay is None else operator.delay[pre]
