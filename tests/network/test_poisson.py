@@ -52,7 +52,7 @@ def test_channels_without_events():
 
 
 @pytest.mark.parametrize(
-    "rates, t_end", [([1.0, -1.0], 1.0), ([np.nan], 1.0), ([[1.0]], 1.0), ([1.0], -1.0)]
+    ("rates", "t_end"), [([1.0, -1.0], 1.0), ([np.nan], 1.0), ([[1.0]], 1.0), ([1.0], -1.0)]
 )
 def test_rates_and_times_that_make_no_sense_are_refused(rates, t_end):
     assert_refused(lambda: jaxsnn.poisson_events(rates, t_end, seed=0), UsageError)
