@@ -28,7 +28,7 @@ BEGIN = 0.1  # seconds, from which on rates are measured
 def example(scale: float, t_end: float) -> dict:
     """Return the names that the example defines before it simulates."""
     sys.path.insert(0, str(ROOT / "docs"))
-    from example_runs import cells_of, with_constants
+    from example_runs import cells_of, with_constants  # pyright: ignore[reportMissingImports]
 
     source = (ROOT / "examples" / "microcircuit.py").read_text()
     cells = cells_of(with_constants(source, {"SCALE": scale, "T_END": t_end}))
@@ -157,7 +157,7 @@ print(json.dumps({"wall": wall, "processor": processor, "bytes": memory, "rates"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--scale", type=float, default=0.2)
     parser.add_argument("--t-end", type=float, default=1.1)
     parser.add_argument("--repetitions", type=int, default=3)
