@@ -132,7 +132,8 @@ def group_synapses(
                     else:
                         time = time + operator.delay.at[channel].get(mode="clip")
                     times.append(time)
-                    rows.append(jnp.broadcast_to(channel + outside.count, time.shape))
+                    arriving = channel + outside.count if outside.count else channel
+                    rows.append(jnp.broadcast_to(arriving, time.shape))
                     kind, row, count = outside, pre, operator.inward
             elif row_delay is not None:
                 kind, row, count = delayed, np.arange(len(pre)), len(pre)
@@ -172,9 +173,14 @@ def group_synapses(
         immediate=bool(immediate.row),
         weight=weight,
         delay=jnp.concatenate([jnp.zeros(0, dtype), *delayed.delay]),
-        time=jnp.concatenate([jnp.zeros((batch, 0), dtype), *times], axis=1),
-        row=jnp.concatenate([jnp.zeros((batch, 0), jnp.int32), *rows], axis=1),
+        time=_joined(times, jnp.zeros((batch, 0), dtype)),
+        row=_joined(rows, jnp.zeros((batch, 0), jnp.int32)),
     )
+
+
+def _joined(parts: Sequence[Any], nothing: Any) -> Any:
+    """Concatenate arrays (batch, ...); a single array is not copied, as XLA would."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate([nothing, *parts], axis=1)
 
 
 def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
