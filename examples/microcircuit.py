@@ -19,8 +19,8 @@ T_END = 0.6  # seconds
 
 # %% [markdown]
 # Table 5 of the paper: sizes, probabilities that two neurons are connected (rows: postsynaptic), and
-# external inputs of each neuron. The last line are firing rates of the full network in spikes per second,
-# from which the mean of the missing inputs follows.
+# external inputs of each neuron. The last line has the firing rates of the full network in spikes
+# per second, from which the mean of the missing inputs follows.
 
 # %%
 POPULATIONS = ("L23E", "L23I", "L4E", "L4I", "L5E", "L5I", "L6E", "L6I")

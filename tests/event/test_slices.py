@@ -23,7 +23,7 @@ class Case:
     Attributes:
         delays: range of the delays, in units of TAU.
         separate: whether each synapse has a delay of its own.
-        own_taus: whether neurons differ in their time constants.
+        heterogeneous: whether neurons differ in their time constants.
         above: whether some neurons start above the threshold.
         below_rest: whether thresholds are below the resting potential.
     """
@@ -37,7 +37,7 @@ class Case:
     refractory: tuple[float, ...] = ()
     once: bool = False
     subtract: bool = False
-    own_taus: bool = False
+    heterogeneous: bool = False
     above: bool = False
     below_rest: bool = False
     feedback: float = 0.15  # mean weight
@@ -48,12 +48,15 @@ class Case:
 CASES = {
     "separate delays": Case(),
     "delays of neurons": Case(separate=False),
-    "own time constants": Case(own_taus=True),
+    "heterogeneous": Case(heterogeneous=True),
     "refractory": Case(refractory=(0.02, 0.3), above=True),
-    "refractory, own time constants": Case(refractory=(0.5, 2.0), own_taus=True, separate=False),
+    "refractory, heterogeneous": Case(refractory=(0.5, 2.0), heterogeneous=True, separate=False),
     "subtract": Case(subtract=True, above=True),
-    "once": Case(once=True, above=True, own_taus=True),
+    "once": Case(once=True, above=True, heterogeneous=True),
     "below rest": Case(below_rest=True, refractory=(1.0, 1.0)),
+    "long refractory period, short delays": Case(
+        delays=(1e-4, 3e-4), refractory=(0.5, 0.6), synapses=60, feedback=-0.1
+    ),
     "one short delay": Case(delays=(2e-3, 1.9), synapses=300),
     "many arrivals in a slice": Case(delays=(1.5, 1.6), synapses=900, arrivals=90, feedback=-0.2),
     "several parts": Case(neurons=17000, synapses=9000, arrivals=5, samples=1, max_events=9000),
@@ -82,7 +85,7 @@ def group_of(case, seed=0, dtype=jnp.float64):
     weight = np.where(
         row < ROWS, rng.normal(0.9, 0.5, len(row)), rng.normal(case.feedback, 0.4, len(row))
     )
-    taus = rng.uniform(0.7, 1.4, (2, neurons)) if case.own_taus else np.ones((2, neurons))
+    taus = rng.uniform(0.7, 1.4, (2, neurons)) if case.heterogeneous else np.ones((2, neurons))
     values = {
         "threshold": rng.uniform(0.5, 1.0, neurons) - 1.2 * case.below_rest,
         "v_reset": rng.uniform(-0.3, 0.2, neurons) - 1.2 * case.below_rest,

@@ -37,8 +37,8 @@ class SlicePlan {
   /// Return whether the group can be simulated slice by slice.
   static bool applies(const Population<T>& population, const Feedback<T>& feedback) {
     if (!feedback.list_begin || feedback.immediate || feedback.delayed == 0) return false;
-    const auto [shortest, longest] = delay_range(feedback);
-    return shortest > 0 && longest < kMaxBins * shortest &&
+    const double shortest = delay_range(feedback).first;
+    return shortest > 0 && longest_wait(population, feedback) < kMaxBins * shortest &&
            population.t_end < kMaxSlices * shortest;
   }
 
@@ -60,15 +60,10 @@ class SlicePlan {
         parts_(count_parts(population.neurons)),
         outside_rows_(feedback.first_delayed_row(population)),
         sources_(outside_rows_ + population.neurons) {
-    const auto [shortest, longest] = delay_range(feedback);
     constexpr double kMargin = 1 - 1e-6;  // rounding must not move an arrival into its own slice
-    width_ = shortest * kMargin;
+    width_ = delay_range(feedback).first * kMargin;
     per_width_ = 1 / width_;
-    double span = longest;
-    for (Index n = 0; feedback.refractory && n < population.neurons; ++n)
-      if (feedback.refractory[n] < kMaxBins * shortest)
-        span = std::max(span, double(feedback.refractory[n]));
-    while (bins_ < span / width_ + 3) bins_ *= 2;
+    while (bins_ < longest_wait(population, feedback) * per_width_ + 3) bins_ *= 2;
     last_slice_ = Index(population.t_end * per_width_);
     if (last_slice_ > 0 && width_ * last_slice_ > population.t_end) --last_slice_;
     sort_synapses();
@@ -106,6 +101,16 @@ class SlicePlan {
  private:
   static constexpr double kMaxBins = 4096, kMaxSlices = 1e12;
   static constexpr Index kNeuronsPerPart = 4096, kMaxParts = 8;
+
+  /// Return the longest time from a spike to what it causes within the simulation: an arrival, or the
+  /// end of the refractory period, which the backward pass puts into bins, too.
+  static double longest_wait(const Population<T>& population, const Feedback<T>& feedback) {
+    double longest = delay_range(feedback).second;
+    for (Index n = 0; feedback.refractory && n < population.neurons; ++n)
+      if (feedback.refractory[n] < population.t_end)
+        longest = std::max(longest, double(feedback.refractory[n]));
+    return longest;
+  }
 
   /// Return the number of parts. It does not depend on the number of threads, nor do results, and is
   /// a power of two, so that two or four threads are equally busy.
@@ -202,22 +207,24 @@ class SliceBins {
   template <class Precedes>
   void sort(Index slice, Precedes&& precedes) {
     std::vector<Arrival>& arrivals = bin(slice);
-    std::int32_t* const places = places_.data() - first_neuron_;
+    const auto place_of = [&](Index neuron) -> std::int32_t& {
+      return places_[neuron - first_neuron_];
+    };
     groups_.clear();
     for (const Arrival& arrival : arrivals)
-      if (places[arrival.target]++ == 0) groups_.push_back({arrival.target, 0, 0});
+      if (place_of(arrival.target)++ == 0) groups_.push_back({arrival.target, 0, 0});
     std::int32_t place = 0;
     for (Group& group : groups_) {
       group.begin = place;
-      place += places[group.neuron];
+      place += place_of(group.neuron);
       group.end = place;
-      places[group.neuron] = group.begin;
+      place_of(group.neuron) = group.begin;
     }
     if (sorted_.size() < arrivals.size()) sorted_.resize(arrivals.size() + arrivals.size() / 4);
-    for (const Arrival& arrival : arrivals) sorted_[places[arrival.target]++] = arrival;
+    for (const Arrival& arrival : arrivals) sorted_[place_of(arrival.target)++] = arrival;
     arrivals.clear();
     for (const Group& group : groups_) {
-      places[group.neuron] = 0;
+      place_of(group.neuron) = 0;
       if (group.end - group.begin > 1)
         sort_range(sorted_.data() + group.begin, sorted_.data() + group.end, precedes);
     }
