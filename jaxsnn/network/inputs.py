@@ -400,13 +400,14 @@ def refuse_bad_events(
         UsageError: an event is invalid; the message contains the first.
     """
     _refuse_times(name, time, dtype)
-    used = np.isfinite(time)
     are_channels = (
         index.dtype.kind in "iu" and index.size and 0 <= index.min() <= index.max() <= size
     )
-    if are_channels and not (used & (index == size)).any():
-        return  # the usual case, faster than a copy of the used slots
-    _refuse_channels(name, index, used, size)
+    if are_channels:
+        all_times, is_unused = np.broadcast_arrays(time, index == size)
+        if not np.isfinite(all_times[is_unused]).any():
+            return  # the usual case, faster than a copy of the used slots
+    _refuse_channels(name, index, np.isfinite(time), size)
 
 
 def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:

@@ -1,15 +1,19 @@
-"""Poisson spike trains of many channels at once: the waits between the events of all channels are
-exponential, and each event belongs to a channel with a probability proportional to its rate.
+"""Poisson spike trains of many channels at once. The events of all channels are one Poisson process,
+and each event belongs to a channel with a probability proportional to its rate. The numbers of events
+in blocks of time are drawn first; then threads draw the blocks, with a random generator for each.
 """
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UsageError, as_number, shown
+from jaxsnn.event.native.native_build import thread_count
 from jaxsnn.keywords import suggests_keywords
 from jaxsnn.network.array_types import Float, Int
 from jaxsnn.network.on_processor import to_jax
@@ -18,7 +22,8 @@ from jaxsnn.network.spikes import Events
 from jaxsnn.nir.initializers import Seed, generator_of
 from jaxsnn.wording import Text
 
-_BLOCK = 2**17  # number of events that are drawn together, so that their arrays fit into the cache
+_BLOCK = 2**16  # mean number of events of a block, whose arrays fit into the cache
+_TAKEN = 2**13  # number of values that are looked up together; malloc reuses arrays of this size
 
 
 @suggests_keywords
@@ -81,30 +86,59 @@ def _poisson_trains(
         dtype: dtype of the times.
     """
     expected = float(rates.sum()) * t_end
-    slots = bucket(int(expected + 6 * np.sqrt(expected)) + 1)
-    time = np.full((samples, slots), np.inf, dtype)
-    index = np.full((samples, slots), len(rates), np.int32)
-    channels = _ChannelTable(rates)
-    for sample in range(samples if expected else 0):
-        count, last = 0, 0.0
-        while last < t_end:
-            waits = generator.standard_exponential(_BLOCK, np.float32)
-            times = np.cumsum(waits, dtype=np.float64) * (t_end / expected) + last
-            last = times[-1]
-            times = times.astype(dtype)
-            times = times[: np.searchsorted(times, time.dtype.type(t_end))]
-            if count + len(times) > time.shape[1]:
-                more = ((0, 0), (0, bucket(count + len(times)) - time.shape[1]))
-                time = np.pad(time, more, constant_values=np.inf)
-                index = np.pad(index, more, constant_values=len(rates))
-            slot = slice(count, count + len(times))
-            time[sample, slot] = times
-            index[sample, slot] = channels.draw(generator, len(times))
-            count += len(times)
+    blocks = math.ceil(expected / _BLOCK)
+    counts = generator.poisson(expected / max(blocks, 1), (samples, blocks))
+    most = int(counts.sum(1).max(initial=0))
+    # the expected number decides, so that trains of other seeds do not need another program
+    slots = bucket(max(int(expected + 6 * np.sqrt(expected)) + 1, most))
+    time = np.empty((samples, slots), dtype)
+    index = np.empty((samples, slots), np.int32)
+    table = _AliasTable(rates)
+    generators = generator.spawn(samples * blocks)
+    workers = thread_count(None)
+
+    def draw(worker: int) -> None:
+        memory = np.empty(
+            counts.max() + 1
+        )  # reused, since new memory is slower than the arithmetic
+        for number in range(worker, samples * blocks, workers):
+            sample, block = divmod(number, blocks)
+            first, count = counts[sample, :block].sum(), counts[sample, block]
+            length = t_end / blocks
+            slot = slice(first, first + count)
+            time[sample, slot] = _in_order(
+                generators[number], block * length, length, memory[: count + 1]
+            )
+            table.draw(generators[number], memory[:count], index[sample, slot])
+
+    if expected:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(draw, range(workers)))  # raises what a worker has raised
+    for sample, count in enumerate(counts.sum(1)):
+        time[sample, count:], index[sample, count:] = np.inf, len(rates)
+        used = time[sample, :count]
+        last = dtype.type(t_end)
+        used[np.searchsorted(used, last) :] = np.nextafter(last, dtype.type(0))  # by rounding
     return time, index
 
 
-class _ChannelTable:
+def _in_order(
+    generator: np.random.Generator, begin: float, length: float, memory: Float[np.ndarray, "events"]
+) -> Float[np.ndarray, "events"]:
+    """Draw uniform times from an interval, in ascending order: sums of exponential waits, as shares
+    of the sum up to one more event (Devroye, Non-Uniform Random Variate Generation, 1986, V.3).
+
+    Args:
+        memory: overwritten; its length is the number of times plus 1.
+    """
+    generator.standard_exponential(out=memory)
+    np.cumsum(memory, out=memory)
+    memory *= length / memory[-1]
+    memory += begin
+    return memory[:-1]
+
+
+class _AliasTable:
     """Draws channels in proportion to their rates by the alias method (Walker, ACM Transactions on
     Mathematical Software 3:253, 1977): a column is drawn uniformly, and then the column's channel,
     with its probability, or else another channel, its alias.
@@ -123,14 +157,21 @@ class _ChannelTable:
             if probability[donor] < 1:
                 small.append(large.pop())
         probability[small + large] = 1  # what rounding has left
-        self._alias = alias
-        self._threshold = (probability * 2.0**32).clip(0, 2**32 - 1).astype(np.uint32)
-        self._certain = bool((probability == 1).all())
+        self._alias, self._probability = alias, probability
 
-    def draw(self, generator: np.random.Generator, count: int) -> Int[np.ndarray, "events"]:
-        """Draw some channels."""
-        column = generator.integers(0, len(self._alias), count, dtype=np.int32)
-        if self._certain:
-            return column
-        level = generator.integers(0, 2**32, count, dtype=np.uint32)
-        return np.where(level <= self._threshold[column], column, self._alias[column])
+    def draw(
+        self,
+        generator: np.random.Generator,
+        memory: Float[np.ndarray, "events"],
+        channels: Int[np.ndarray, "events"],
+    ) -> None:
+        """Draw `channels`. `memory` is overwritten."""
+        generator.random(out=memory)
+        memory *= len(self._alias)
+        np.copyto(channels, memory, casting="unsafe")
+        np.minimum(channels, len(self._alias) - 1, out=channels)  # rounding may exceed it
+        memory -= channels
+        for first in range(0, len(channels), _TAKEN):
+            part = channels[first : first + _TAKEN]
+            is_alias = memory[first : first + _TAKEN] >= self._probability.take(part, mode="clip")
+            np.copyto(part, self._alias.take(part, mode="clip"), where=is_alias)
