@@ -26,6 +26,7 @@ class Case:
         heterogeneous: whether neurons differ in their time constants.
         above: whether some neurons start above the threshold.
         below_rest: whether thresholds are below the resting potential.
+        strength: mean weight of arrivals from outside.
     """
 
     neurons: int = 30
@@ -40,6 +41,7 @@ class Case:
     heterogeneous: bool = False
     above: bool = False
     below_rest: bool = False
+    strength: float = 0.9
     feedback: float = 0.15  # mean weight
     max_spikes: int = 40
     max_events: int = 900
@@ -59,7 +61,17 @@ CASES = {
     ),
     "one short delay": Case(delays=(2e-3, 1.9), synapses=300),
     "many arrivals in a slice": Case(delays=(1.5, 1.6), synapses=900, arrivals=90, feedback=-0.2),
+    "arrivals in every slice": Case(arrivals=500, strength=0.06, synapses=300),
+    "arrivals in every slice, refractory": Case(
+        arrivals=400, strength=0.1, refractory=(0.02, 0.3), above=True, subtract=True
+    ),
+    "arrivals in most slices": Case(
+        arrivals=90, strength=0.3, feedback=-0.3, synapses=300, below_rest=True
+    ),
     "several parts": Case(neurons=17000, synapses=9000, arrivals=5, samples=1, max_events=9000),
+    "several parts, arrivals in every slice": Case(
+        neurons=9000, synapses=18000, arrivals=30, strength=0.3, samples=1, max_events=9000
+    ),
 }
 
 
@@ -83,7 +95,9 @@ def group_of(case, seed=0, dtype=jnp.float64):
         immediate=False,
     )
     weight = np.where(
-        row < ROWS, rng.normal(0.9, 0.5, len(row)), rng.normal(case.feedback, 0.4, len(row))
+        row < ROWS,
+        rng.normal(case.strength, 0.55 * case.strength, len(row)),
+        rng.normal(case.feedback, 0.4, len(row)),
     )
     taus = rng.uniform(0.7, 1.4, (2, neurons)) if case.heterogeneous else np.ones((2, neurons))
     values = {

@@ -7,6 +7,10 @@
 // skipped. The work therefore grows with the number of arrivals at single neurons; the simulation
 // event by event (group.h) sweeps over all neurons for each event.
 //
+// In a slice with many arrivals all neurons with the same time constants advance at once ("dense"):
+// the state at the end of the slice is a sum over the arrivals, in any order. Only the neurons that
+// may cross the threshold within the slice, by an upper bound on v, go from arrival to arrival.
+//
 //     slice        |  0  |  1  |  2  | ...
 //     bins         |  -  |  x x|  x  | ...   arrivals at neurons, by slice and not sorted
 //                           ^
@@ -74,7 +78,12 @@ class SlicePlan {
   Index parts() const { return parts_; }
   Index slice_of(double time) const { return std::min(Index(time * per_width_), last_slice_); }
   Index last_slice() const { return last_slice_; }
-  Index first_neuron(Index part) const { return part * population_.neurons / parts_; }
+  /// A part begins at a multiple of the lanes of a vector.
+  Index first_neuron(Index part) const {
+    constexpr Index kLanes = PopulationTiles<T>::kLanes;
+    return part < parts_ ? part * population_.neurons / parts_ / kLanes * kLanes
+                         : population_.neurons;
+  }
 
   /// Slice of an arrival that a spike in `slice` causes.
   Index arrival_slice(double due, Index slice) const { return std::max(slice_of(due), slice + 1); }
@@ -202,6 +211,22 @@ class SliceBins {
     arrivals.resize(place - arrivals.data());
   }
 
+  const std::vector<Arrival>& arrivals(Index slice) const {
+    return bins_[slice & Index(bins_.size() - 1)];
+  }
+
+  /// Remove the arrivals of a slice whose neuron does not satisfy a condition.
+  template <class Condition>
+  void keep_if(Index slice, Condition&& condition) {
+    std::vector<Arrival>& arrivals = bin(slice);
+    Arrival* place = arrivals.data();
+    for (const Arrival& arrival : arrivals) {  // without a branch that could be mispredicted
+      *place = arrival;
+      place += condition(arrival.target);
+    }
+    arrivals.resize(place - arrivals.data());
+  }
+
   /// Sort the arrivals of a slice by neuron, and those of each neuron in the order of `precedes`;
   /// empty the bin.
   template <class Precedes>
@@ -238,6 +263,7 @@ class SliceBins {
   void clear() {
     for (auto& bin : bins_) bin.clear();
   }
+  void clear(Index slice) { bin(slice).clear(); }
 
  private:
   std::vector<Arrival>& bin(Index slice) { return bins_[slice & Index(bins_.size() - 1)]; }
@@ -325,9 +351,14 @@ class SliceForward {
         spikes_(spikes),
         train_(train),
         log_(log),
-        neurons_(population.neurons),
+        v_(tiles.padded(), 0.0),
+        j_(tiles.padded(), 0.0),
+        time_(tiles.padded(), 0.0),
+        threshold_(tiles.padded(), kNever),
+        next_(tiles.padded(), kNever),
         firing_(population.neurons),
-        next_(population.neurons) {
+        sums_(tiles.padded()),
+        is_marked_(population.neurons, false) {
     for (Index part = 0; part < plan.parts(); ++part)
       parts_.emplace_back(plan.bins(), plan.first_neuron(part), plan.first_neuron(part + 1));
   }
@@ -364,10 +395,10 @@ class SliceForward {
   static constexpr double kBoundFactor = 1 - 8 * rounding_of(double());
 
   struct Neuron {
-    double v, j, time;  // state at a time, that of the last arrival or spike
-    double threshold;   // inf during the refractory period
+    double &v, &j, &time;  // state at a time, that of the last arrival or spike
+    double& threshold;     // inf during the refractory period
 
-    void advance(const Flow& flow, double later) {
+    void advance(const Flow& flow, double later) const {
       v = v * flow.em + j * flow.k;
       j *= flow.es;
       time = later;
@@ -380,6 +411,12 @@ class SliceForward {
     bool is_exact;   // `next_` is the time of the crossing, not a lower bound
     /// Number of the last spike; before it has a number, -1 - its index in `Part::spikes`.
     Index last_spike;
+  };
+
+  /// Sums over the arrivals of a slice: their effect on j and v at its end, and an upper bound of
+  /// their effect on v within it.
+  struct Sum {
+    double j = 0, v = 0, rise = 0, unused = 0;
   };
 
   struct Arrival {
@@ -405,7 +442,13 @@ class SliceForward {
     std::vector<Spike> spikes;  // of the current slice
     std::vector<std::int32_t> outside;  // numbers of the arrivals from outside in the slice
     double next = 0;            // earliest time at which a neuron may act without an arrival
+    bool is_dense = false;      // all neurons have advanced to the beginning of the slice
+    std::vector<std::int32_t> marked;  // neurons that may act within a dense slice
   };
+
+  Neuron at(Index neuron) {
+    return {v_[neuron], j_[neuron], time_[neuron], threshold_[neuron]};
+  }
 
   void start_sample(Index sample) {
     sample_ = sample;
@@ -420,13 +463,17 @@ class SliceForward {
     for (Part& part : parts_) {
       part.bins.clear();
       part.spikes.clear();
+      part.is_dense = false;
     }
     spike_count_ = first_outside_ = end_outside_ = 0;
     merged_.clear();
     for (Index n = 0; n < population_.neurons; ++n) {
       const auto& tile = tiles_.tile(n / PopulationTiles<T>::kLanes);
       const int lane = n % PopulationTiles<T>::kLanes;
-      neurons_[n] = {tile.v_start[lane], tile.j_start[lane], 0, tiles_.threshold(n)};
+      v_[n] = tile.v_start[lane];
+      j_[n] = tile.j_start[lane];
+      time_[n] = 0;
+      threshold_[n] = tiles_.threshold(n);
       firing_[n] = {kNever, false, -1};
       predict(n);
       if (tile.starts_above[lane]) next_[n] = 0;
@@ -457,13 +504,123 @@ class SliceForward {
     part.spikes.clear();
     deliver(number, slice);
     add_outside(number, slice);
+    const bool is_dense = select_dense(part, slice);
+    if (is_dense) advance_all(part, slice);
     part.bins.sort(slice, [](const Arrival& a, const Arrival& b) { return a.offset < b.offset; });
     if (tiles_.uniform()) compute_flows(part);
     for (const auto& group : part.bins.groups()) {
       simulate_arrivals(part, group);
       if (next_[group.neuron] <= end_) act_until(part, group.neuron, end_, is_last_);
     }
-    act_without_arrivals(part);
+    if (is_dense)
+      finish_dense(part);
+    else
+      act_without_arrivals(part);
+  }
+
+  /// Determine whether a slice is dense, from its number of arrivals; it is if the last one was
+  /// and the number has not fallen much. Prepare the neurons if this changes.
+  bool select_dense(Part& part, Index slice) {
+    const Index neurons = part.end - part.first;
+    const Index arrivals = part.bins.arrivals(slice).size();
+    const bool is_dense = tiles_.uniform() && (part.is_dense ? 32 : 4) * arrivals >= neurons &&
+                          is_rising(tiles_.taus(0), flow_over(tiles_.taus(0), end_ - begin_));
+    if (is_dense && !part.is_dense)
+      for (Index n = part.first; n < part.end; ++n) advance(n, begin_);
+    if (!is_dense && part.is_dense)
+      for (Index n = part.first; n < part.end; ++n) {
+        time_[n] = begin_;
+        predict(n);
+      }
+    part.is_dense &= is_dense;
+    return is_dense;
+  }
+
+  /// Return whether the effect of an arrival on v has not passed its peak after a flow.
+  static bool is_rising(const TimeConstants& taus, const Flow& flow) {
+    return flow.es * taus.gain >= flow.k * taus.leak;
+  }
+
+  /// Advance the neurons of a part to the end of a slice, apart from those that may act within it.
+  /// They are marked, and only their arrivals remain in the bin.
+  void advance_all(Part& part, Index slice) {
+    using V = DoubleVector;
+    constexpr int kLanes = kWidth<double>;
+    sum_arrivals(part, slice);
+    const Flow flow = flow_over(tiles_.taus(0), end_ - begin_);
+    const V zero = {}, end = broadcast(end_), never = broadcast(kNever);
+    part.marked.clear();
+    for (Index first = part.first; first < part.end; first += kLanes) {
+      V sum_j, sum_v, rise;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        Sum& sum = sums_[first + lane];
+        sum_j[lane] = sum.j, sum_v[lane] = sum.v, rise[lane] = sum.rise;
+        sum = {};
+      }
+      const V v = load<double>(&v_[first]), j = load<double>(&j_[first]);
+      const V threshold = load<double>(&threshold_[first]), next = load<double>(&next_[first]);
+      // The effects of v and of j are largest at the beginning or at the end of the slice.
+      const V decayed = v * flow.em;
+      rise += (j > zero ? j : zero) * flow.k;
+      const V margin = ((v < zero ? -v : v) + rise) * 1e-12 + 1e-300;  // for rounding
+      const V bound = (v > decayed ? v : decayed) + rise + margin;
+      store<double>(&v_[first], decayed + j * flow.k + sum_v);
+      store<double>(&j_[first], j * flow.es + sum_j);
+      unsigned lanes = ~at_least(threshold, bound);  // those with NaN, too
+      // In a dense slice after another one `next_` is the end of a refractory period, or outdated.
+      lanes |= at_least(end, next) & (part.is_dense ? at_least(threshold, never) : ~0u);
+      for (lanes &= (1u << kLanes) - 1; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        v_[first + lane] = v[lane];
+        j_[first + lane] = j[lane];
+        mark(part, first + lane);
+      }
+    }
+    if (part.marked.empty())
+      part.bins.clear(slice);
+    else
+      part.bins.keep_if(slice, [&](Index neuron) { return is_marked_[neuron]; });
+  }
+
+  void mark(Part& part, Index neuron) {
+    part.marked.push_back(std::int32_t(neuron));
+    is_marked_[neuron] = true;
+    if (!part.is_dense) return;
+    time_[neuron] = begin_;
+    predict(neuron);
+  }
+
+  /// Sum the effects of the arrivals of a slice.
+  void sum_arrivals(Part& part, Index slice) {
+    constexpr Index kBlock = 512;
+    const double duration = end_ - begin_;
+    const std::vector<Arrival>& arrivals = part.bins.arrivals(slice);
+    for (Index first = 0; first < Index(arrivals.size()); first += kBlock) {
+      const Arrival* const block = arrivals.data() + first;
+      const Index count = std::min<Index>(kBlock, arrivals.size() - first);
+      double* const intervals = part.flows.intervals(count);
+      for (Index n = 0; n < count; ++n) intervals[n] = duration - block[n].offset;
+      part.flows.compute(tiles_.taus(0));
+      for (Index n = 0; n < count; ++n) {
+        Sum& sum = sums_[block[n].target];
+        const Flow flow = part.flows[n];
+        const double weight = block[n].weight, by_v = weight * flow.k;
+        sum.j += weight * flow.es;
+        sum.v += by_v;
+        sum.rise += by_v < 0 ? 0.0 : by_v;  // NaN remains
+      }
+    }
+  }
+
+  /// Advance the marked neurons to the end of a dense slice.
+  void finish_dense(Part& part) {
+    for (const Index neuron : part.marked) {
+      act_until(part, neuron, end_, is_last_);
+      advance(neuron, end_);
+      is_marked_[neuron] = false;
+    }
+    part.is_dense = true;
+    part.next = end_;  // `next_` is not known
   }
 
   /// Let the neurons act that do so within the slice, and determine when the next one may act.
@@ -495,7 +652,7 @@ class SliceForward {
     const Arrival* const arrivals = part.bins.sorted();
     double* const intervals = part.flows.intervals(part.bins.count());
     for (const auto& group : part.bins.groups()) {
-      double time = neurons_[group.neuron].time;
+      double time = time_[group.neuron];
       for (Index n = group.begin; n < group.end; ++n) {
         const double next_time = arrival_time(arrivals[n], time);
         intervals[n] = next_time - time;
@@ -544,7 +701,7 @@ class SliceForward {
   /// Simulate a neuron to its last arrival in the slice.
   void simulate_arrivals(Part& part, const typename SliceBins<Arrival>::Group& group) {
     const Index neuron = group.neuron;
-    Neuron& state = neurons_[neuron];
+    const Neuron state = at(neuron);
     const double leak = tiles_.taus(neuron).leak;
     const bool has_flows = tiles_.uniform();
     const Arrival* const arrivals = part.bins.sorted();
@@ -588,7 +745,7 @@ class SliceForward {
 
   /// Let a neuron do what it does next without an arrival.
   void act(Part& part, Index neuron) {
-    Neuron& state = neurons_[neuron];
+    const Neuron state = at(neuron);
     if (firing_[neuron].release < kNever) return release(part, neuron);
     if (state.v >= state.threshold || firing_[neuron].is_exact) return fire(part, neuron);
     // The lower bound has been reached: find the time of the crossing.
@@ -610,7 +767,7 @@ class SliceForward {
   }
 
   void advance(Index neuron, double time) {
-    Neuron& state = neurons_[neuron];
+    const Neuron state = at(neuron);
     if (!(time > state.time)) return;
     state.advance(flow_over(tiles_.taus(neuron), time - state.time), time);
   }
@@ -618,7 +775,7 @@ class SliceForward {
   /// Set the earliest time at which a neuron may act: the end of its refractory period, or a lower
   /// bound of the next crossing.
   void predict(Index neuron) {
-    const Neuron& state = neurons_[neuron];
+    const Neuron state = at(neuron);
     firing_[neuron].is_exact = false;
     double& next = next_[neuron];
     if (state.threshold == kNever) {
@@ -635,7 +792,7 @@ class SliceForward {
   }
 
   void fire(Part& part, Index neuron) {
-    Neuron& state = neurons_[neuron];
+    const Neuron state = at(neuron);
     const double v_threshold = tiles_.threshold(neuron);
     advance(neuron, next_[neuron]);
     const T slope = T(tiles_.taus(neuron).rate(v_threshold, state.j));
@@ -665,7 +822,7 @@ class SliceForward {
 
   /// End a refractory period.
   void release(Part& part, Index neuron) {
-    Neuron& state = neurons_[neuron];
+    const Neuron state = at(neuron);
     Firing& firing = firing_[neuron];
     advance(neuron, firing.release);
     firing.release = kNever;
@@ -710,9 +867,12 @@ class SliceForward {
   const Spikes<T>& spikes_;
   const SpikeTrain<T>& train_;
   const EventLog<T>& log_;
-  std::vector<Neuron> neurons_;
-  std::vector<Firing> firing_;
+  // state of each neuron, see `Neuron`; the time is unknown while the part is dense
+  std::vector<double> v_, j_, time_, threshold_;
   std::vector<double> next_;  // earliest time at which each neuron may act without an arrival
+  std::vector<Firing> firing_;
+  std::vector<Sum> sums_;
+  std::vector<std::uint8_t> is_marked_;
   std::vector<Part> parts_;
   std::vector<Spike> merged_;  // spikes of the slice before the current one
   Index merged_slice_ = 0;
