@@ -1,0 +1,307 @@
+"""Native kernels for neuron models whose equations are integrated: spikes against a Runge-Kutta
+method, and gradients against finite differences.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn.errors import LoweringError, UsageError
+from jaxsnn.event.dynamics.integrated_neuron import IntegratedNeuron
+from jaxsnn.event.forward.layer import LayerSpec
+from jaxsnn.event.native.model_source import integration_obstacles
+from jaxsnn.event.native.native_layer import native_layer_spikes
+from tests.event.agreement import finite_times
+from tests.event.differences import some_relative_errors
+from tests.oracles import integrated_neuron
+
+run_native: Any = native_layer_spikes
+T_END, ROWS, ARRIVALS = 0.1, 4, 25
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class ModelConstants:
+    """Constants of all models of this file; each uses some of them."""
+
+    v_rest: Any
+    v_critical: Any
+    sharpness: Any
+    v_spike: Any
+    v_reset: Any
+    tau_mem: Any
+    tau_syn: Any
+    tau_slow: Any
+    step: Any
+
+
+class CurrentBased(IntegratedNeuron):
+    """A neuron that starts at rest, whose arrivals raise a current."""
+
+    def begin(self, constants):
+        return constants.v_rest, jnp.zeros_like(constants.v_rest)
+
+    def arrive(self, state, weight):
+        return state[0], state[1] + weight, *state[2:]
+
+    def excess(self, constants, state):
+        return state[0] - constants.v_spike
+
+    def reset(self, constants, state):
+        return jnp.zeros_like(state[0]) + constants.v_reset, *state[1:]
+
+
+class QIF(CurrentBased):
+    """tau_mem v' = (v - v_rest) (v - v_critical) + j."""
+
+    def rate(self, constants, state):
+        c, (v, j) = constants, state
+        parabola = (v - c.v_rest) * (v - c.v_critical)
+        return (parabola + j) / c.tau_mem, -j / c.tau_syn
+
+
+class EIF(CurrentBased):
+    """tau_mem v' = v_rest - v + sharpness exp((v - v_critical) / sharpness) + j."""
+
+    def rate(self, constants, state):
+        c, (v, j) = constants, state
+        upstroke = c.sharpness * jnp.exp((v - c.v_critical) / c.sharpness)
+        return (c.v_rest - v + upstroke + j) / c.tau_mem, -j / c.tau_syn
+
+
+class AdEx(CurrentBased):
+    """EIF with a current a that V drives and that each spike raises; arrivals saturate."""
+
+    def begin(self, constants):
+        return (*super().begin(constants), jnp.zeros_like(constants.v_rest))
+
+    def rate(self, constants, state):
+        c, (v, j, a) = constants, state
+        upstroke = c.sharpness * jnp.exp((v - c.v_critical) / c.sharpness)
+        v_rate = (c.v_rest - v + upstroke + j - a) / c.tau_mem
+        return v_rate, -j / c.tau_syn, (0.2 * (v - c.v_rest) - a) / c.tau_slow
+
+    def reset(self, constants, state):
+        v, j, a = super().reset(constants, state)
+        return v, j, a + constants.step
+
+    def arrive(self, state, weight):
+        v, j, a = state
+        return v, j + weight * (1 - 0.02 * j), a
+
+
+#: Model -> mean and deviation of its weights, and v_spike.
+MODELS = {QIF: (1.2, 1.5, 10.0), EIF: (1.5, 1.5, 2.5), AdEx: (2.5, 1.5, 2.5)}
+
+
+def case(model, seed, *, neurons=3, batch=2, dtype=float, **spec):
+    """A spec and its arguments (weight, constants, time, row, t_end), drawn at random."""
+    rng, (mean, deviation, v_spike) = np.random.default_rng(seed), MODELS[model]
+    means = {"v_critical": 1.0, "sharpness": 0.2, "v_spike": v_spike, "tau_mem": 0.02}
+    means |= {"tau_syn": 0.005, "tau_slow": 0.05, "step": 0.3}
+    values = {name: mean * rng.uniform(0.85, 1.2, neurons) for name, mean in means.items()}
+    values["v_rest"], values["v_reset"] = rng.uniform(-0.2, 0.2, (2, neurons))
+    constants = ModelConstants(**{name: jnp.asarray(v, dtype) for name, v in values.items()})
+    weight = rng.normal(mean, deviation, (ROWS, neurons))
+    time = rng.uniform(0, 1.1 * T_END, (batch, ARRIVALS))
+    time[rng.random(time.shape) < 0.1] = np.inf
+    row = rng.integers(0, ROWS, time.shape)
+    arguments = jnp.asarray(weight, dtype), constants, jnp.asarray(time, dtype), jnp.asarray(row)
+    spec = LayerSpec(neuron=model(), max_spikes=60, **spec)
+    return spec, (*arguments, jnp.asarray(T_END, dtype))
+
+
+class NumPyConstants:
+    """Constants of a neuron as numbers."""
+
+    def __init__(self, constants, neuron):
+        for field in fields(constants):
+            setattr(self, field.name, float(getattr(constants, field.name)[neuron]))
+
+
+def numpy_equations(model, c):
+    """Functions (rate, arrive, reset) of states, without the code under test."""
+    if model is QIF:
+        rate = lambda x: (  # noqa: E731
+            ((x[0] - c.v_rest) * (x[0] - c.v_critical) + x[1]) / c.tau_mem,
+            -x[1] / c.tau_syn,
+        )
+    else:
+
+        def rate(x):
+            upstroke = c.sharpness * np.exp((x[0] - c.v_critical) / c.sharpness)
+            a = x[2] if model is AdEx else 0.0
+            rates = [(c.v_rest - x[0] + upstroke + x[1] - a) / c.tau_mem, -x[1] / c.tau_syn]
+            if model is AdEx:
+                rates.append((0.2 * (x[0] - c.v_rest) - a) / c.tau_slow)
+            return rates
+
+    if model is AdEx:
+        arrive = lambda x, w: (x[0], x[1] + w * (1 - 0.02 * x[1]), x[2])  # noqa: E731
+        reset = lambda x: (c.v_reset, x[1], x[2] + c.step)  # noqa: E731
+    else:
+        arrive = lambda x, w: (x[0], x[1] + w)  # noqa: E731
+        reset = lambda x: (c.v_reset, x[1])  # noqa: E731
+    return rate, arrive, reset
+
+
+def assert_as_expected(model, seed, **options):
+    """Compare the spikes of a random case; return their number, 0 if a maximum touches."""
+    spec, arguments = case(model, seed, **options)
+    weight, constants, time, row, t_end = (jax.tree.map(np.asarray, part) for part in arguments)
+    spikes, total = run_native(spec, 1, *arguments), 0
+    for sample, neuron in np.ndindex(len(time), weight.shape[1]):
+        c = NumPyConstants(constants, neuron)
+        rate, arrive, reset = numpy_equations(model, c)
+        order = np.argsort(time[sample])
+        arrivals = [(time[sample, n], weight[row[sample, n], neuron]) for n in order]
+        start = (c.v_rest, 0.0, 0.0)[: 3 if model is AdEx else 2]
+        excess = lambda x, c=c: x[0] - c.v_spike  # noqa: E731
+        train, closest = integrated_neuron.spikes(
+            rate, excess, reset, arrive, start, arrivals, float(t_end)
+        )
+        if closest < 1e-9:  # rounding decides whether the neuron fires
+            return 0
+        assert spikes.count[sample, neuron] == len(train)
+        times = np.asarray(spikes.time[sample, neuron])[: len(train)]
+        np.testing.assert_allclose(times, train[: len(times)], rtol=0, atol=1e-10)
+        total += len(train)
+    return total
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_spike_is_missed(x64, model):
+    assert sum(assert_as_expected(model, seed, batch=1) for seed in range(4)) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [QIF, EIF])
+def test_no_spike_of_a_thousand_trains_is_missed(x64, model):
+    counts = [assert_as_expected(model, seed, neurons=1, batch=1) for seed in range(1000)]
+    assert sum(counts) > 2000
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_are_those_of_differences(x64, model):
+    """By weights, all constants and the arrival times."""
+    spec, arguments = case(model, 4, neurons=2)
+    weight, constants, time, row, t_end = arguments
+    factors = np.random.default_rng(1).normal(size=(len(time), 2, spec.max_spikes))
+    late = jnp.where(jnp.isfinite(time), 0.0, jnp.inf)
+
+    def value(tree):
+        weight, constants, time = tree
+        spikes = run_native(spec, 1, weight, constants, time + late, row, t_end)
+        return jnp.sum(finite_times(spikes.time) * factors), spikes.count
+
+    tree = weight, constants, jnp.where(jnp.isfinite(time), time, 0.0)
+    assert value(tree)[1].sum() > 10
+    errors = some_relative_errors(value, tree, np.random.default_rng(0), per_leaf=4)
+    assert len(errors) > 18
+    assert errors.max() < 1e-5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_results_do_not_depend_on_threads(x64, model):
+    spec, (weight, constants, time, *others) = case(model, 1, neurons=20, batch=3)
+
+    def total(weight, constants, time, threads):
+        spikes = run_native(spec, threads, weight, constants, time, *others)
+        return jnp.sum(finite_times(spikes.time)), spikes.count
+
+    runs = [
+        jax.value_and_grad(total, (0, 1, 2), has_aux=True)(weight, constants, time, threads)
+        for threads in (1, 3)
+    ]
+    for array, expected in zip(*map(jax.tree.leaves, runs), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert runs[0][0][1].sum() > 100
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_single_precision_is_close(x64, model):
+    spec, arguments = case(model, 2, batch=4)
+
+    def rounded(array):
+        return array.astype("float32") if array.dtype == float else array
+
+    single = jax.tree.map(rounded, arguments)
+    as_double = jax.tree.map(
+        lambda array: array.astype(float) if array.dtype == np.float32 else array, single
+    )
+    expected, spikes = run_native(spec, 1, *as_double), run_native(spec, 1, *single)
+    np.testing.assert_array_equal(spikes.count, expected.count)
+    np.testing.assert_allclose(spikes.time, expected.time, rtol=0, atol=1e-8)
+    assert spikes.count.sum() > 20
+
+
+class Escaping(QIF):
+    """V grows without bounds in finite time, before it could reach a threshold."""
+
+    def excess(self, constants, state):
+        return state[1] - constants.v_spike
+
+
+def test_a_state_without_bounds_is_reported(x64):
+    """As NaN, which ends a simulation as NOT_FINITE."""
+    spec, arguments = case(QIF, 0)
+    spikes = run_native(replace(spec, neuron=Escaping()), 1, *arguments)
+    assert np.isnan(spikes.time).any(axis=-1).any()
+    assert not np.isnan(run_native(spec, 1, *arguments).time).any()
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_threshold_below_the_start_fires_at_once(x64, once):
+    spec, (weight, constants, *others) = case(EIF, 1, once=once)
+    constants = replace(constants, v_spike=constants.v_rest - 0.1, v_reset=constants.v_rest - 0.5)
+    spikes = run_native(spec, 1, weight, constants, *others)
+    assert (spikes.time[:, :, 0] == 0).all()
+    assert (spikes.count == 1).all() if once else (spikes.count > 1).all()
+
+
+# -- models that cannot be integrated
+
+
+class Sorting(QIF):
+    def rate(self, constants, state):
+        v, j = super().rate(constants, state)
+        return v, jnp.sort(j)
+
+
+class Pushed(QIF):
+    def arrive(self, state, weight):
+        return state[0] + weight, state[1]
+
+
+class Clipped(QIF):
+    def rate(self, constants, state):
+        v, j = super().rate(constants, state)
+        return jnp.minimum(v, 1e3), j
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [(Sorting, "sort"), (Pushed, "move V"), (Clipped, "rate contains")]
+)
+def test_other_models_are_refused(model, reason):
+    obstacles = list(map(str, integration_obstacles(model(), case(QIF, 0)[1][1], "float32")))
+    assert len(obstacles) == 1
+    assert reason in obstacles[0]
+
+
+def test_second_derivatives_are_refused(x64):
+    spec, (weight, *others) = case(QIF, 0)
+    total = lambda weight: run_native(spec, 1, weight, *others).time[0, 0, 0]  # noqa: E731
+    with pytest.raises(UsageError, match="QIF"):
+        jax.jacfwd(jax.grad(total))(weight)
+
+
+def test_a_flow_is_refused():
+    constants = case(QIF, 0)[1][1]
+    for run in (partial(QIF().decay, constants, 0.0), partial(QIF().flow, None, (0.0, 0.0))):
+        with pytest.raises(LoweringError, match="QIF"):
+            run()
