@@ -56,7 +56,7 @@ _SERIES_FUNCTIONS = (
 )
 
 
-class UnsupportedOperation(Exception):
+class UnsupportedOperationError(Exception):
     """Error for a model that cannot be translated, with the reason as its text."""
 
 
@@ -105,12 +105,12 @@ class Program:
         """Append the operations of a JAX program, and return its results.
 
         Raises:
-            UnsupportedOperation: an operation has no translation.
+            UnsupportedOperationError: an operation has no translation.
         """
         values: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             if np.unique(np.asarray(const)).size != 1:
-                raise UnsupportedOperation("it contains an array")
+                raise UnsupportedOperationError("it contains an array")
             values[var] = _number(np.asarray(const).reshape(-1)[0])
 
         def read(atom: Any) -> Operand:
@@ -127,7 +127,7 @@ class Program:
             else:
                 shapes = {var.aval.shape for var in (*equation.invars, *equation.outvars)}
                 if not shapes <= {(), (_NEURONS,)}:
-                    raise UnsupportedOperation(f"{name} changes the shape of an array")
+                    raise UnsupportedOperationError(f"{name} changes the shape of an array")
                 results = [self._translated(name, operands, equation)]
             values.update(zip(equation.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
@@ -142,7 +142,7 @@ class Program:
             if not is_changed:
                 return operands[0]
         elif kind != bool and not jnp.issubdtype(kind, jnp.floating):
-            raise UnsupportedOperation(f"{name} of integers")
+            raise UnsupportedOperationError(f"{name} of integers")
         elif name in _BINARY:
             return self.add("add" if name == "add_any" else name, *operands)
         elif name in _FUNCTIONS or name in ("neg", "pow"):
@@ -179,7 +179,7 @@ class Program:
             is_negative = self.add("lt", operands[0], 0.0)
             other = self.add("select", is_negative, -1.0, 0.0)
             return self.add("select", is_positive, 1.0, other)
-        raise UnsupportedOperation(name)
+        raise UnsupportedOperationError(name)
 
     # ---- which results depend on the state
 
@@ -269,6 +269,8 @@ def _function(
 class _SeriesWriter:
     """Writes the computation of the coefficients k of the results of a program."""
 
+    method = "rate"  # of the model, for messages
+
     def __init__(self, program: Program, inputs: Iterable[Operand]) -> None:
         self.program = program
         self.varies = program.varying(inputs)
@@ -322,7 +324,10 @@ class _SeriesWriter:
             b = self.series(second)
             return f"{target}[k] = quotient_term({self.term(first)}, {b}, {target}, k);"
         if name in _COMPARISONS or name in ("and", "or", "xor", "not", "select"):
-            raise UnsupportedOperation(name)
+            # The solution is not analytic where a branch changes.
+            raise UnsupportedOperationError(
+                Text("{name} contains the operation {operation}", name=self.method, operation=name)
+            )
         if name == "pow":
             return self._power(target, first, second)
         return self._function(target, name, self.series(first))
@@ -489,7 +494,7 @@ def model_source(neuron: IntegratedNeuron, structure: Any, dtype: str) -> str:
         dtype: floating-point type of the network.
 
     Raises:
-        UnsupportedOperation: an operation of the model has no translation.
+        UnsupportedOperationError: an operation of the model has no translation.
     """
     leaf = jax.ShapeDtypeStruct((_NEURONS,), np.dtype(dtype))
     constants = jax.tree.unflatten(structure, [leaf] * structure.num_leaves)
@@ -598,7 +603,7 @@ def integration_obstacles(
         return
     try:
         source = model_source(neuron, structure, dtype)
-    except UnsupportedOperation as error:
+    except UnsupportedOperationError as error:
         yield Text(
             "the kernels cannot integrate its neuron model {type}: {reason}",
             type=kind,
@@ -658,8 +663,8 @@ def _traced(
     try:
         kept = [value for value, is_used in zip(values, used, strict=True) if is_used]
         return program, program.inline(jaxpr, closed.consts, kept)
-    except UnsupportedOperation as error:
-        raise UnsupportedOperation(
+    except UnsupportedOperationError as error:
+        raise UnsupportedOperationError(
             Text("{name} contains the operation {operation}", name=method, operation=str(error))
         ) from error
 
