@@ -42,7 +42,7 @@ def registered(monkeypatch):
     register_node(PAGE["EXPONENTIAL_TRAITS"])
 
 
-def drawn(seed=0, *, recurrent=False, behind=True):
+def drawn(seed=0, *, recurrent=False, behind=True, dt=None):
     """A graph of the model in front of CubaLIF neurons, input spikes, and the numbers."""
     rng = np.random.default_rng(seed)
     values = {name: value * rng.uniform(0.9, 1.1, SIZE) for name, value in VALUES.items()}
@@ -63,7 +63,7 @@ def drawn(seed=0, *, recurrent=False, behind=True):
     if recurrent:
         layers["back"] = build.linear(weight=np.full((SIZE, SIZE), 1e-3))
         edges.append(("n", "back", "n"))
-    graph = build.network(layers, edges, dialect="nir", time_unit="s", spike_kernel="delta")
+    graph = build.network(layers, edges, dialect="nir", time_unit="s", spike_kernel="delta", dt=dt)
     times, index = random_events(rng, (BATCH, 30), CHANNELS, 0.8 * T_END)
     return graph, Events(time=np.sort(times, axis=1), index=index), (values, weight, bias)
 
@@ -121,8 +121,13 @@ def test_its_gradients_are_those_of_differences(x64):
 def test_a_float32_network_runs_inside_jit():
     graph, events, _ = drawn()
     network = lower(graph)
-    run = jax.jit(lambda parameters: simulate(
-        network.with_parameters(parameters), events, T_END, engine=ENGINE).spikes["n"].time)
+    run = jax.jit(
+        lambda parameters: (
+            simulate(network.with_parameters(parameters), events, T_END, engine=ENGINE)
+            .spikes["n"]
+            .time
+        )
+    )
     expected = simulate(network, events, T_END, engine=ENGINE).spikes["n"].time
     np.testing.assert_array_equal(run(network.parameters), expected)
     assert np.isfinite(expected).sum() > 10
@@ -148,16 +153,23 @@ def test_an_escape_to_infinity_is_reported():
     ],
 )
 def test_what_cannot_run_it_is_refused(engine, recurrent, error, reason):
-    graph, events, _ = drawn(recurrent=recurrent)
-    if isinstance(engine, TimeStepped):
-        graph = build.network(graph.nodes, graph.edges, dialect="nir", time_unit="s", dt=1e-4)
+    graph, events, _ = drawn(recurrent=recurrent, dt=1e-4)
     assert_refused(partial(simulate, graph, events, T_END, engine=engine), error, reason)
 
 
 def test_a_convolution_is_refused():
     layers = {
         "in": build.input((1, 3, 3)),
-        "c": build.conv2d(weight=np.full((1, 1, 2, 2), 0.02), input_shape=(3, 3)),
+        "c": build.node(
+            "Conv2d",
+            weight=np.full((1, 1, 2, 2), 0.02),
+            bias=np.zeros(1),
+            input_shape=(3, 3),
+            stride=1,
+            padding=0,
+            dilation=1,
+            groups=1,
+        ),
         "n": build.node("ExponentialLIF", (1, 2, 2), **VALUES),
         "out": build.output(),
     }
@@ -172,6 +184,7 @@ def test_a_missing_compiler_is_named(monkeypatch):
     """Kernels of the wheel do not help: each model has to be compiled."""
     monkeypatch.setattr(native_build, "find_compiler", lambda: None)
     native_build.model_library.cache_clear()
+    jax.clear_caches()
     try:
         graph, events, _ = drawn()
         refused = partial(simulate, graph, events, T_END, engine=ENGINE)
@@ -183,4 +196,6 @@ def test_a_missing_compiler_is_named(monkeypatch):
 def test_the_chip_and_streams_refuse_it():
     graph, _, _ = drawn()
     assert not jaxsnn.check(graph, "bss2").ok
-    assert_refused(partial(jaxsnn.stream, graph), (LoweringError, UsageError), "ExponentialLIF")
+    assert_refused(
+        partial(jaxsnn.stream, lower(graph)), (LoweringError, UsageError), "ExponentialLIF"
+    )

@@ -194,14 +194,17 @@ def test_gradients_are_those_of_differences(x64, model):
     factors = np.random.default_rng(1).normal(size=(len(time), 2, spec.max_spikes))
     late = jnp.where(jnp.isfinite(time), 0.0, jnp.inf)
 
-    def value(tree):
-        weight, constants, time = tree
+    variables = weight, constants, jnp.where(jnp.isfinite(time), time, 0.0)
+
+    def value(shares):
+        """With all numbers larger by a share of themselves."""
+        weight, constants, time = jax.tree.map(lambda x, y: x * (1 + y), variables, shares)
         spikes = run_native(spec, 1, weight, constants, time + late, row, t_end)
         return jnp.sum(finite_times(spikes.time) * factors), spikes.count
 
-    tree = weight, constants, jnp.where(jnp.isfinite(time), time, 0.0)
-    assert value(tree)[1].sum() > 10
-    errors = some_relative_errors(value, tree, np.random.default_rng(0), per_leaf=4)
+    nothing = jax.tree.map(jnp.zeros_like, variables)
+    assert value(nothing)[1].sum() > 10
+    errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=4)
     assert len(errors) > 18
     assert errors.max() < 1e-5
 
@@ -285,7 +288,8 @@ class Clipped(QIF):
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"), [(Sorting, "sort"), (Pushed, "move V"), (Clipped, "rate contains the operation le")]
+    ("model", "reason"),
+    [(Sorting, "sort"), (Pushed, "move V"), (Clipped, "rate contains the operation le")],
 )
 def test_other_models_are_refused(model, reason):
     obstacles = list(map(str, integration_obstacles(model(), case(QIF, 0)[1][1], "float32")))

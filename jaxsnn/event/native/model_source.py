@@ -135,13 +135,13 @@ class Program:
     def _translated(self, name: str, operands: list[Operand], equation: Any) -> Operand:
         parameters = equation.params
         kind = equation.outvars[0].aval.dtype
+        is_bool = jnp.issubdtype(kind, jnp.bool_)
         if name in _COPIES:
-            is_changed = name == "convert_element_type" and (
-                (equation.invars[0].aval.dtype == bool) != (kind == bool)
-            )
+            of_bool = jnp.issubdtype(equation.invars[0].aval.dtype, jnp.bool_)
+            is_changed = name == "convert_element_type" and of_bool != is_bool
             if not is_changed:
                 return operands[0]
-        elif kind != bool and not jnp.issubdtype(kind, jnp.floating):
+        elif not is_bool and not jnp.issubdtype(kind, jnp.floating):
             raise UnsupportedOperationError(f"{name} of integers")
         elif name in _BINARY:
             return self.add("add" if name == "add_any" else name, *operands)
@@ -158,11 +158,13 @@ class Program:
             return self.power(operands[0], parameters["y"])
         elif name == "rsqrt":
             return self.add("pow", operands[0], -0.5)
-        elif name in _COMPARISONS:
+        elif name in _COMPARISONS or (name in ("and", "or", "not", "xor") and is_bool):
             return self.add(name, *operands)
-        elif name in ("and", "or", "not", "xor") and kind == bool:
-            return self.add(name, *operands)
-        elif name == "select_n" and len(operands) == 3 and equation.invars[0].aval.dtype == bool:
+        elif (
+            name == "select_n"
+            and len(operands) == 3
+            and jnp.issubdtype(equation.invars[0].aval.dtype, jnp.bool_)
+        ):
             return self.add("select", operands[0], operands[2], operands[1])
         elif name in ("max", "min"):
             is_first = self.add("ge" if name == "max" else "le", *operands)
@@ -218,7 +220,7 @@ def _literal(value: float | bool) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if math.isnan(value):
-        return "std::nan(\"\")"
+        return 'std::nan("")'
     if math.isinf(value):
         return ("-" if value < 0 else "") + "std::numeric_limits<double>::infinity()"
     return f"{value!r}" if value >= 0 else f"({value!r})"
@@ -249,9 +251,7 @@ def _expression(step: _Step) -> str:
     return f"std::{name}({', '.join(operands)})"
 
 
-def _function(
-    signature: str, program: Program, results: Sequence[tuple[str, Operand]]
-) -> str:
+def _function(signature: str, program: Program, results: Sequence[tuple[str, Operand]]) -> str:
     """Return a C++ function that assigns results of a program to expressions."""
     needed = program.needed(value for _, value in results)
     lines = [
@@ -377,7 +377,12 @@ class _SeriesWriter:
             sign = "-" if name == "tanh" else "+"
             square = f"product_term({target}, {target}, k)"
             return f"{chain(g)} {g}[k] = (k == 0 ? 1.0 : 0.0) {sign} {square};"
-        pairs = {"sin": ("cos", ""), "cos": ("sin", "-"), "sinh": ("cosh", ""), "cosh": ("sinh", "")}
+        pairs = {
+            "sin": ("cos", ""),
+            "cos": ("sin", "-"),
+            "sinh": ("cosh", ""),
+            "cosh": ("sinh", ""),
+        }
         if name in pairs:
             # (f, g) with f' = +-g a'
             other, sign = pairs[name]
@@ -522,8 +527,11 @@ def model_source(neuron: IntegratedNeuron, structure: Any, dtype: str) -> str:
         program, results = _traced(name, function, columns, constants, state)
         targets = ["result ="] if name == "excess" else [f"y[{n}] =" for n in range(size)]
         if name == "excess":
-            body = _function("excess_into(const double* c, const double* x, double& result)",
-                             program, list(zip(targets, results, strict=True)))
+            body = _function(
+                "excess_into(const double* c, const double* x, double& result)",
+                program,
+                list(zip(targets, results, strict=True)),
+            )
             body += (
                 "\n  static double excess(const double* c, const double* x) {\n"
                 "    double result;\n    excess_into(c, x, result);\n    return result;\n  }"
@@ -542,7 +550,11 @@ def model_source(neuron: IntegratedNeuron, structure: Any, dtype: str) -> str:
         targets = [f"if (by_c) by_c[{n}] +=" for n in range(count)]
         targets += [f"by_x[{n}] +=" for n in range(size)]
         functions.append(
-            _function(f"{name}_back({arguments})", program, list(zip(targets, [*by_c, *by_x], strict=True)))
+            _function(
+                f"{name}_back({arguments})",
+                program,
+                list(zip(targets, [*by_c, *by_x], strict=True)),
+            )
         )
     arrive_function = of_state(arrive)
     arrive_columns = ["w"], columns[1]
@@ -569,7 +581,7 @@ def model_source(neuron: IntegratedNeuron, structure: Any, dtype: str) -> str:
     return "\n".join(
         [
             '#include "series.h"',
-            '#include <limits>',
+            "#include <limits>",
             "",
             "namespace {",
             *(f"using native::{name};" for name in _SERIES_FUNCTIONS),
@@ -611,9 +623,7 @@ def integration_obstacles(
         )
         return
     if _moves_excess(neuron, structure, dtype):
-        yield Text(
-            "arrivals of its neuron model {type} move V or its threshold at once", type=kind
-        )
+        yield Text("arrivals of its neuron model {type} move V or its threshold at once", type=kind)
         return
     library = model_library(source, dtype)
     if not library.there:
@@ -678,10 +688,12 @@ def _forward_series(
 ) -> str:
     columns = constants_columns, [f"x[{n}]" for n in range(len(state))]
     program, inputs = Program(), []
-    _, rate = _traced("rate", of_state(neuron.rate), columns, constants, state, program=program,
-                      inputs=inputs)
-    _, excess = _traced("excess", of_state(neuron.excess), columns, constants, state,
-                        program=program)
+    _, rate = _traced(
+        "rate", of_state(neuron.rate), columns, constants, state, program=program, inputs=inputs
+    )
+    _, excess = _traced(
+        "excess", of_state(neuron.excess), columns, constants, state, program=program
+    )
     next_results = [(f"x[{n}][k + 1] = unit / (k + 1) *", value) for n, value in enumerate(rate)]
     return _series_class(
         "Series",
@@ -709,8 +721,9 @@ def _backward_series(
         return result, pull_back(costate)
 
     inputs: list[Operand] = []
-    program, results = _traced("rate", both, [constants_columns, x, p], constants, state, state,
-                               inputs=inputs)
+    program, results = _traced(
+        "rate", both, [constants_columns, x, p], constants, state, state, inputs=inputs
+    )
     rates, by_c, by_x = results[:size], results[size : size + count], results[size + count :]
     moving = [(f"x[{n}][k + 1] = -unit / (k + 1) *", value) for n, value in enumerate(rates)]
     moving += [(f"p[{n}][k + 1] = unit / (k + 1) *", value) for n, value in enumerate(by_x)]

@@ -221,9 +221,7 @@ def _loaded(compiler: str, dtype: str, model: str = "") -> tuple[Path | None, ct
         return path, _register(_load(path), dtype, model)
 
 
-def _loaded_once(
-    compiler: str, dtype: str, model: str, name: str, reason: str
-) -> ctypes.CDLL:
+def _loaded_once(compiler: str, dtype: str, model: str, name: str, reason: str) -> ctypes.CDLL:
     """Return the library, built in a temporary folder, which is removed once it is loaded.
 
     Args:

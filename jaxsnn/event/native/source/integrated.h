@@ -432,21 +432,21 @@ class IntegratedBackward {
         series_.x[n][0] = x[n];
         series_.p[n][0] = p_[n];
       }
+      const int order = compute_series(unit);
       double log2_length = 0;
-      for (int k = 0; k < kOrder; ++k) series_.template next<kWithConstants>(k, unit);
-      for (int n = 0; n < D; ++n) {
-        log2_length = std::min(log2_length, log2_reach(series_.x[n], kOrder, kLog2Tolerance + 4));
-        log2_length = std::min(log2_length, log2_reach(series_.p[n], kOrder, kLog2Tolerance + 4));
+      for (int n = 0; n < D && order == kOrder; ++n) {
+        log2_length = std::min(log2_length, log2_reach(series_.x[n], order, kLog2Tolerance + 4));
+        log2_length = std::min(log2_length, log2_reach(series_.p[n], order, kLog2Tolerance + 4));
       }
       const double u = log2_length < 0 ? std::exp2(log2_length) : 1.0;
       for (int n = 0; n < D; ++n) {
-        x[n] = series_at(series_.x[n], kOrder, u);
-        p_[n] = series_at(series_.p[n], kOrder, u);
+        x[n] = series_at(series_.x[n], order, u);
+        p_[n] = series_at(series_.p[n], order, u);
       }
       if constexpr (kWithConstants)
         for (int f = 0; f < Model::kConstants; ++f) {
           double integral = 0;
-          for (int k = kOrder - 1; k >= 0; --k)
+          for (int k = order - 1; k >= 0; --k)
             integral = integral * u + series_.by_constant[f][k] / (k + 1);
           by_constants_[f] += integral * u * unit;
         }
@@ -456,6 +456,30 @@ class IntegratedBackward {
         return;
       }
     }
+  }
+
+  /// Compute the series in units of a time, and return their order: kOrder, or a smaller one of which
+  /// the terms are small at that time.
+  int compute_series(double unit) {
+    const double tolerance = std::exp2(kLog2Tolerance);
+    double largest_x[D], largest_p[D];
+    for (int n = 0; n < D; ++n) {
+      largest_x[n] = std::abs(series_.x[n][0]);
+      largest_p[n] = std::abs(series_.p[n][0]);
+    }
+    for (int order = 0, small_orders = 0; order < kOrder;) {
+      series_.template next<kWithConstants>(order++, unit);
+      bool is_small = true;
+      for (int n = 0; n < D; ++n) {
+        const double x = std::abs(series_.x[n][order]), p = std::abs(series_.p[n][order]);
+        is_small = is_small && x <= tolerance * largest_x[n] && p <= tolerance * largest_p[n];
+        largest_x[n] = std::max(largest_x[n], std::min(x, 1e200));
+        largest_p[n] = std::max(largest_p[n], std::min(p, 1e200));
+      }
+      small_orders = is_small ? small_orders + 1 : 0;
+      if (small_orders == 2 && order >= 4) return order;
+    }
+    return kOrder;
   }
 
   const double* constants_;
