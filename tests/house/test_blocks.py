@@ -34,6 +34,7 @@ HERE = (
         "guide_finetune",
         "guide_results",
         "guide_streams",
+        "guide_brian2",
         "nir_semantics",
     ),
 )
