@@ -8,7 +8,7 @@
 // is the parameter `Model` here:
 //
 //     kVariables, kConstants    sizes of x and of the constants c of a neuron
-//     rate, excess, reset, arrive                 the functions
+//     rate, excess, reset, arrive                 the functions of (c, x); arrive has w for c
 //     rate_back, excess_back, reset_back, arrive_back
 //                               products of a vector with the Jacobians by c and by x, added up
 //     Series, BackSeries        Taylor coefficients of x(t) and e(t); and of costates
@@ -73,7 +73,7 @@ class Trajectory {
         const double weight = row < row_count ? double(weights[row * stride]) : 0.0;
         if (!on_point(point(Point::kArrival, interval, 0), 0.0)) return true;
         double after[D];
-        Model::arrive(x_, weight, after);
+        Model::arrive(&weight, x_, after);
         std::copy_n(after, D, x_);
       }
       const Outcome outcome =
@@ -100,7 +100,8 @@ class Trajectory {
       if (!is_finite()) return kFailure;
       const double remaining = duration - elapsed;
       if (may_fire_at_once_) {
-        const double excess = Model::excess(constants_, x_);
+        double excess;
+        Model::excess(constants_, x_, &excess);
         if (std::isnan(excess)) return kFailure;
         if (excess >= 0) {
           if (!on_point(point(Point::kSpike, spikes_++, 0, true), elapsed)) return kEnd;
@@ -303,8 +304,9 @@ void integrated_forward(const Population<T>& population, const Options& options,
       if (point.kind != Point::kSpike) return true;
       if (count < slots) {
         double rate[D], gradient[D] = {}, slope = 0;
+        const double one = 1;
         Model::rate(constants, point.x, rate);
-        Model::excess_back(constants, point.x, 1.0, nullptr, gradient);
+        Model::excess_back(constants, point.x, &one, nullptr, gradient);
         for (int n = 0; n < D; ++n) slope += gradient[n] * rate[n];
         const double time = std::min(edges[interval] + elapsed, edges[interval + 1]);
         times[count] = after_arrival<T>(edges[interval], elapsed, time);
@@ -383,10 +385,10 @@ class IntegratedBackward {
         const Index row = rows[point.number];
         const double weight = row < row_count ? double(weights[row * stride]) : 0.0;
         double before[D] = {}, of_weight = 0;
-        Model::arrive_back(point.x, weight, p_, before, &of_weight);
+        Model::arrive_back(&weight, point.x, p_, &of_weight, before);
         if (by_time) {
           double after[D], rate_before[D], rate_after[D], change = 0;
-          Model::arrive(point.x, weight, after);
+          Model::arrive(&weight, point.x, after);
           Model::rate(constants_, point.x, rate_before);
           Model::rate(constants_, after, rate_after);
           for (int k = 0; k < D; ++k) change += before[k] * rate_before[k] - p_[k] * rate_after[k];
@@ -412,13 +414,14 @@ class IntegratedBackward {
     for (int n = 0; n < D; ++n) drive += before[n] * rate_before[n] - p_[n] * rate_after[n];
     std::copy_n(before, D, p_);
     if (point.immediate) return drive;
-    Model::excess_back(constants_, point.x, 1.0, nullptr, gradient);
+    const double one = 1;
+    Model::excess_back(constants_, point.x, &one, nullptr, gradient);
     for (int n = 0; n < D; ++n) slope += gradient[n] * rate_before[n];
     const double mu = -drive / std::max(slope, slope_floor_);
     for (int n = 0; n < D; ++n) p_[n] += mu * gradient[n];
     if (by_constants) {
       double ignored[D] = {};
-      Model::excess_back(constants_, point.x, mu, by_constants, ignored);
+      Model::excess_back(constants_, point.x, &mu, by_constants, ignored);
     }
     return 0;
   }
