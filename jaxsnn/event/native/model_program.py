@@ -18,7 +18,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxsnn.wording import Text
 
-#: Number of a step of a `Program`, whose result is meant, or a constant.
+#: Number of a step of a `ScalarProgram`, whose result is meant, or a constant.
 Operand = int | float | bool
 #: Number of neurons for which models are traced: operations on other shapes are refused.
 NEURONS = 3
@@ -44,14 +44,14 @@ class UnsupportedOperationError(Exception):
     """Error for a model that cannot be translated, with the reason as its text."""
 
 
-class Step(NamedTuple):
-    """Operation of a `Program`; the operand of "input" is a C++ expression."""
+class ScalarStep(NamedTuple):
+    """Operation of a `ScalarProgram`; the operand of "input" is a C++ expression."""
 
     name: str
     operands: tuple[Any, ...]
 
 
-class Program:
+class ScalarProgram:
     """Sequence of operations on numbers, without repetitions.
 
     Args:
@@ -61,7 +61,7 @@ class Program:
 
     def __init__(self, *, analytic: bool = False) -> None:
         self._analytic = analytic
-        self.steps: list[Step] = []
+        self.steps: list[ScalarStep] = []
         self._numbers: dict[Any, int] = {}
 
     def add(self, name: str, *operands: Any) -> Operand:
@@ -76,14 +76,14 @@ class Program:
                 return 0.0
         if self._analytic and name == "log" and is_result(operands[0]):
             inner, choice = self.steps[int(operands[0])]
-            condition = choice[0] if inner == "select" else None
+            condition: Any = choice[0] if inner == "select" else None
             if is_result(condition) and self.steps[condition] == ("eq", (choice[2], 0.0)):
                 operands = choice[2:]
         # True == 1 == 1.0, so the types belong to the key
         key = name, *((type(operand), operand) for operand in operands)
         if key not in self._numbers:
             self._numbers[key] = len(self.steps)
-            self.steps.append(Step(name, operands))
+            self.steps.append(ScalarStep(name, operands))
         return self._numbers[key]
 
     def trace(
@@ -119,7 +119,7 @@ class Program:
         values: dict[Any, Operand] = dict(zip(jaxpr.invars, arguments, strict=True))
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             if np.unique(np.asarray(const)).size != 1:
-                raise UnsupportedOperationError("an array of different numbers")
+                raise UnsupportedOperationError(Text("an array of different numbers"))
             values[var] = _number(np.asarray(const).reshape(-1)[0])
 
         def read(atom: Any) -> Operand:
@@ -137,7 +137,7 @@ class Program:
                 shapes = {var.aval.shape for var in variables}
                 if not shapes <= {(), (NEURONS,)}:
                     raise UnsupportedOperationError(
-                        f"the operation {name} between the entries of an array"
+                        Text("the operation {name} between the entries of an array", name=name)
                     )
                 results = [self._translate(name, operands, equation)]
             values.update(zip(equation.outvars, results, strict=True))
@@ -153,7 +153,7 @@ class Program:
         # Integers that are not refused are constants, such as an exponent.
         if "other" in kinds and not (name == "pow" and kinds[-1] == "float"):
             raise UnsupportedOperationError(
-                f"the operation {name} of numbers that are not floating-point"
+                Text("the operation {name} of numbers that are not floating-point", name=name)
             )
         if name == "add_any":
             return self.add("add", *operands)
@@ -177,7 +177,9 @@ class Program:
         if name == "clamp":
             low, value, high = operands
             return self.add("min", self.add("max", value, low), high)
-        raise UnsupportedOperationError(f"the operation {name}, which has no translation")
+        raise UnsupportedOperationError(
+            Text("the operation {name}, which has no translation", name=name)
+        )
 
     def _power(self, base: Operand, exponent: int) -> Operand:
         if exponent < 0:
@@ -242,7 +244,7 @@ def name_of(operand: Operand) -> str:
     return f"t{operand}" if is_result(operand) else literal(operand)
 
 
-def expression(step: Step) -> str:
+def expression(step: ScalarStep) -> str:
     """Return the C++ expression of an operation on numbers."""
     name = step.name
     if name == "input":
@@ -263,6 +265,6 @@ def expression(step: Step) -> str:
     return f"std::{name}({', '.join(operands)})"
 
 
-def is_bool(step: Step) -> bool:
+def is_bool(step: ScalarStep) -> bool:
     """Return whether the result of an operation is a truth value."""
     return step.name in _COMPARISONS or step.name in _LOGIC or step.name == "not"

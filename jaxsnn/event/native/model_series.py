@@ -15,8 +15,8 @@ from jaxsnn.event.native.model_program import (
     ARITHMETIC,
     BRANCHES,
     Operand,
-    Program,
-    Step,
+    ScalarProgram,
+    ScalarStep,
     UnsupportedOperationError,
     expression,
     is_bool,
@@ -67,7 +67,7 @@ class SeriesPart:
 
 def series_class(
     name: str,
-    program: Program,
+    program: ScalarProgram,
     inputs: Sequence[Operand],
     parts: Sequence[SeriesPart],
     members: Sequence[str],
@@ -110,7 +110,7 @@ def series_class(
 class _SeriesWriter:
     """Writes the recurrences of the operations of a program."""
 
-    def __init__(self, program: Program, inputs: Iterable[Operand]) -> None:
+    def __init__(self, program: ScalarProgram, inputs: Iterable[Operand]) -> None:
         self.program = program
         self.varies = program.depends(inputs)
         self.arrays: list[str] = []  # members of the class
@@ -140,7 +140,7 @@ class _SeriesWriter:
             return f"{self._series(operand)}[k]"
         return f"(k == 0 ? {name_of(operand)} : 0.0)"
 
-    def _is_fixed_choice(self, step: Step) -> bool:
+    def _is_fixed_choice(self, step: ScalarStep) -> bool:
         return step.name == "select" and not self._is_series(step.operands[0])
 
     def _is_series(self, operand: Any) -> bool:
@@ -154,7 +154,7 @@ class _SeriesWriter:
         self.arrays.append(name)
         return name
 
-    def _line(self, target: str, step: Step) -> str:
+    def _line(self, target: str, step: ScalarStep) -> str:
         name, first, second = step.name, step.operands[0], step.operands[-1]
         if name in ("add", "sub"):
             return f"{target}[k] = {self.term(first)} {ARITHMETIC[name]} {self.term(second)};"

@@ -20,7 +20,7 @@ from jaxsnn.event.event_arrays import NeuronConstants
 from jaxsnn.event.native.model_program import (
     NEURONS,
     Operand,
-    Program,
+    ScalarProgram,
     UnsupportedOperationError,
     expression,
     name_of,
@@ -164,7 +164,7 @@ def _functions(
         columns: C++ expressions of the leaves of c and x.
         first: shapes of c.
     """
-    function, program = _of_neurons(method), Program()
+    function, program = _of_neurons(method), ScalarProgram()
     inputs = [program.add("input", column) for column in (*columns[0], *columns[1])]
     results = program.trace(name, function, inputs, first, state)
     outputs = [(f"y[{n}] =", result) for n, result in enumerate(results)]
@@ -191,7 +191,9 @@ def _functions(
     )
 
 
-def _function(signature: str, program: Program, results: Sequence[tuple[str, Operand]]) -> str:
+def _function(
+    signature: str, program: ScalarProgram, results: Sequence[tuple[str, Operand]]
+) -> str:
     """Return a C++ function that assigns results of a program to expressions."""
     needed = sorted(program.needed(value for _, value in results))
     lines = [f"    const auto t{n} = {expression(program.steps[n])};" for n in needed]
@@ -203,7 +205,7 @@ def _forward_series(
     neuron: IntegratedNeuron, constants: NeuronConstants, state: tuple[Any, ...]
 ) -> str:
     """Return the C++ class that computes the series of the state and of the excess."""
-    count, size, program = len(jax.tree.leaves(constants)), len(state), Program(analytic=True)
+    count, size, program = len(jax.tree.leaves(constants)), len(state), ScalarProgram(analytic=True)
     c = [program.add("input", f"c[{n}]") for n in range(count)]
     x = [program.add("input", f"x[{n}]") for n in range(size)]
     rates = program.trace("rate", _of_neurons(neuron.rate), [*c, *x], constants, state)
@@ -227,7 +229,7 @@ def _backward_series(
     """Return the C++ class that computes the series of the state and the costate back in time, and
     those of the integrands of the gradients with respect to the constants.
     """
-    count, size, program = len(jax.tree.leaves(constants)), len(state), Program(analytic=True)
+    count, size, program = len(jax.tree.leaves(constants)), len(state), ScalarProgram(analytic=True)
     c = [program.add("input", f"c[{n}]") for n in range(count)]
     x = [program.add("input", f"x[{n}]") for n in range(size)]
     p = [program.add("input", f"p[{n}]") for n in range(size)]
