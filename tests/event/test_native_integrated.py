@@ -267,6 +267,44 @@ def test_a_threshold_below_the_start_fires_at_once(x64, once):
     assert (spikes.count == 1).all() if once else (spikes.count > 1).all()
 
 
+class Doubled(CurrentBased):
+    """QIF whose first, third, ... spike puts V above the threshold, so that another follows at once."""
+
+    def begin(self, constants):
+        return (*super().begin(constants), jnp.zeros_like(constants.v_rest))
+
+    def rate(self, constants, state):
+        v_rate, j_rate = QIF().rate(constants, state[:2])
+        return v_rate, j_rate, jnp.zeros_like(v_rate)
+
+    def reset(self, constants, state):
+        v, j, doubled = state
+        after = jnp.where(doubled > 0.5, constants.v_reset * v / constants.v_spike, v + 0.5)
+        return after, j + constants.step * doubled, 1 - doubled
+
+
+def test_spikes_at_once_have_the_gradients_of_differences(x64):
+    spec, (weight, constants, *others) = case(QIF, 5)
+    spec = replace(spec, neuron=Doubled())
+    factors = np.random.default_rng(1).normal(size=(2, 3, spec.max_spikes))
+
+    def spikes_of(shares):
+        changed = jax.tree.map(lambda x, y: x * (1 + y), (weight, constants), shares)
+        return run_native(spec, 1, *changed, *others)
+
+    def value(shares):
+        spikes = spikes_of(shares)
+        return jnp.sum(finite_times(spikes.time) * factors), spikes.count
+
+    nothing = jax.tree.map(jnp.zeros_like, (weight, constants))
+    spikes = spikes_of(nothing)
+    np.testing.assert_array_equal(spikes.count % 2, 0)
+    np.testing.assert_array_equal(spikes.time[:, :, ::2], spikes.time[:, :, 1::2])
+    assert spikes.count.sum() > 20
+    errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=4)
+    assert errors.max() < 1e-5
+
+
 # -- operations of models
 
 
