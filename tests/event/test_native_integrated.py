@@ -18,6 +18,14 @@ from jaxsnn.event.native.model_source import integration_obstacles
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from tests.event.agreement import finite_times
 from tests.event.differences import some_relative_errors
+from tests.event.grazing import (
+    TAU_MEM,
+    TAU_SYN,
+    THRESHOLD,
+    WEIGHTS,
+    assert_grazed,
+    grazing_arrivals,
+)
 from tests.oracles import integrated_neuron
 
 run_native: Any = native_layer_spikes
@@ -150,9 +158,8 @@ def numpy_equations(model, c):
     return rate, arrive, reset
 
 
-def assert_as_expected(model, seed, **options):
-    """Compare the spikes of a random case; return their number, 0 if a maximum touches."""
-    spec, arguments = case(model, seed, **options)
+def assert_as_expected(model, spec, arguments):
+    """Compare the spikes with those of the oracle; return their number, 0 if a maximum touches."""
     weight, constants, time, row, t_end = (jax.tree.map(np.asarray, part) for part in arguments)
     spikes, total = run_native(spec, 1, *arguments), 0
     for sample, neuron in np.ndindex(len(time), weight.shape[1]):
@@ -176,14 +183,31 @@ def assert_as_expected(model, seed, **options):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_spike_is_missed(x64, model):
-    assert sum(assert_as_expected(model, seed, batch=1) for seed in range(4)) > 20
+    assert sum(assert_as_expected(model, *case(model, seed, batch=1)) for seed in range(4)) > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [QIF, EIF])
 def test_no_spike_of_a_thousand_trains_is_missed(x64, model):
-    counts = [assert_as_expected(model, seed, neurons=1, batch=1) for seed in range(1000)]
+    counts = [
+        assert_as_expected(model, *case(model, seed, neurons=1, batch=1)) for seed in range(1000)
+    ]
     assert sum(counts) > 2000
+
+
+@pytest.mark.parametrize("distance", [0.5, 5.0, 50.0])
+def test_a_sharp_upstroke_far_above_the_reset_is_not_missed(x64, distance):
+    """Its first Taylor coefficients are below the smallest number while V is far away."""
+    spec, (weight, constants, *others) = case(EIF, 1, batch=1)
+    sharpness = constants.sharpness / 20
+    constants = replace(
+        constants,
+        sharpness=sharpness,
+        v_spike=constants.v_critical + 8 * sharpness,
+        v_reset=constants.v_reset - distance,
+    )
+    weight = jnp.abs(weight) * (1 + distance)
+    assert assert_as_expected(EIF, spec, (weight, constants, *others)) > 10
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -243,6 +267,26 @@ def test_single_precision_is_close(x64, model):
     assert spikes.count.sum() > 20
 
 
+class Linear(CurrentBased):
+    """tau_mem v' = j - v."""
+
+    def rate(self, constants, state):
+        v, j = state
+        return (j - v) / constants.tau_mem, -j / constants.tau_syn
+
+
+def test_maxima_just_above_the_threshold_fire(x64):
+    constants = dict.fromkeys((field.name for field in fields(ModelConstants)), 0.0)
+    constants |= {"tau_mem": TAU_MEM, "tau_syn": TAU_SYN, "v_spike": THRESHOLD}
+    shape = THRESHOLD.shape
+    arrays = {name: jnp.broadcast_to(value, shape) for name, value in constants.items()}
+    time, row = grazing_arrivals(0)
+    weight = jnp.broadcast_to(WEIGHTS, (len(WEIGHTS), *shape))
+    spec = LayerSpec(neuron=Linear(), max_spikes=3)
+    spikes = run_native(spec, 1, weight, ModelConstants(**arrays), time, row, jnp.asarray(T_END))
+    assert_grazed(spikes, time)
+
+
 class Escaping(QIF):
     """V grows without bounds in finite time, before it could reach a threshold."""
 
@@ -279,7 +323,8 @@ class Doubled(CurrentBased):
 
     def reset(self, constants, state):
         v, j, doubled = state
-        after = jnp.where(doubled > 0.5, constants.v_reset * v / constants.v_spike, v + 0.5)
+        rest, peak = constants.v_reset * v / constants.v_spike, v + constants.step * (1 + j**2)
+        after = jnp.where(doubled > 0.5, rest, peak)
         return after, j + constants.step * doubled, 1 - doubled
 
 

@@ -19,6 +19,14 @@ from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.structure import TauShape
 from tests.event.agreement import finite_times
 from tests.event.differences import some_relative_errors
+from tests.event.grazing import (
+    TAU_MEM,
+    TAU_SYN,
+    THRESHOLD,
+    WEIGHTS,
+    assert_grazed,
+    grazing_arrivals,
+)
 from tests.oracles import linear_neuron
 
 run_native: Any = native_layer_spikes
@@ -211,6 +219,18 @@ def assert_as_expected(model, seed, **options):
 @pytest.mark.parametrize("model", MODELS)
 def test_no_spike_is_missed(x64, model, uniform):
     assert sum(assert_as_expected(model, seed, uniform=uniform) for seed in range(4)) > 60
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_maxima_just_above_the_threshold_fire(x64, uniform):
+    shape, others = THRESHOLD.shape, {"v_reset": -0.1, "step": 0.3, "tau_slow": 0.03}
+    constants = {"threshold": THRESHOLD, "tau_mem": TAU_MEM, "tau_syn": TAU_SYN, **others}
+    arrays = {name: jnp.broadcast_to(value, shape) for name, value in constants.items()}
+    time, row = grazing_arrivals(0)
+    weight = jnp.broadcast_to(WEIGHTS, (len(WEIGHTS), *shape))
+    spec = LayerSpec(neuron=AdaptiveThreshold(uniform=uniform), max_spikes=3)
+    spikes = run_native(spec, 1, weight, ModelConstants(**arrays), time, row, jnp.asarray(T_END))
+    assert_grazed(spikes, time)
 
 
 @pytest.mark.parametrize("uniform", [False, True])
