@@ -152,6 +152,15 @@ class Resonator(LinearModel):
         return a, [1, 0, 0], [p["v_reset"], 0, p["step"]], [0, 1, 0]
 
 
+class PartialReset(TwoSynapses):
+    """Spikes scale the currents."""
+
+    def reset(self, constants, state):
+        v, j, slow = state
+        lost = constants.step * j
+        return constants.v_reset + 0.1 * constants.step * v, j - lost, slow + 0.5 * lost
+
+
 #: Model -> mean of its constant tau_slow, and of its weights.
 MODELS = {AdaptiveThreshold: (0.03, 1.5), TwoSynapses: (0.04, 1.5), Resonator: (0.004, 6.0)}
 
@@ -234,10 +243,13 @@ def test_maxima_just_above_the_threshold_fire(x64, uniform):
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, PartialReset])
 def test_gradients_are_those_of_differences(x64, model, uniform):
     """By weights, all constants and the arrival times."""
-    spec, arguments = case(model, 4, uniform=uniform, neurons=2)
+    drawn = TwoSynapses if model is PartialReset else model
+    spec, arguments = case(drawn, 4, uniform=uniform, neurons=2)
+    spec = replace(spec, neuron=model(uniform=uniform))
+    assert not list(linear_obstacles(spec.neuron, arguments[1]))
     weight, constants, time, row, t_end = arguments
     factors = np.random.default_rng(1).normal(size=(len(time), 2, spec.max_spikes))
     late = jnp.where(jnp.isfinite(time), 0.0, jnp.inf)
