@@ -7,6 +7,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 #: Section -> page of the documentation.
 PAGES = {
     "A neuron model": "guide_neuron",
+    "A neuron model with nonlinear equations": "guide_neuron",
     "A node type": "guide_neuron",
     "A loss": "guide_loss",
     "An encoder, a constraint, a regulariser": "guide_loss",

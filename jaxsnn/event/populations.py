@@ -16,6 +16,7 @@ from jaxsnn.event.adjoint.layer_adjoint import clipped_slopes, is_clipped, layer
 from jaxsnn.event.adjoint.recurrent_adjoint import group_spikes, group_spikes_forward
 from jaxsnn.event.adjoint.slopes_at_spikes import without_slopes
 from jaxsnn.event.adjoint.tangents import layer_spikes_forward
+from jaxsnn.event.dynamics.integrated_neuron import IntegratedNeuron
 from jaxsnn.event.dynamics.kinds import neuron_of
 from jaxsnn.event.event_arrays import (
     Feedback,
@@ -442,7 +443,8 @@ class FeedForwardPart(PopulationPart):
         constants = self.constants() if arrival_lists.positions == 1 else None
         size = time.dtype.name, time.shape[0]
         obstacles = native_obstacles(spec, self.engine, *size, constants)
-        return runs_native(self.name, self.engine, obstacles)
+        required = isinstance(self.neuron, IntegratedNeuron)
+        return runs_native(self.name, self.engine, obstacles, required=required)
 
     def _spikes(
         self,
@@ -556,7 +558,8 @@ class RecurrentPart:
         simulate: Any = partial(group_spikes_forward if engine.forward_mode else group_spikes, spec)
         neurons = sum(part.population.size for part in self.parts)
         obstacles = group_obstacles(spec, neurons, engine, time.dtype.name, time.shape[0])
-        native = runs_native(self.names[0], engine, obstacles)
+        required = any(isinstance(part.neuron, IntegratedNeuron) for part in self.parts)
+        native = runs_native(self.names[0], engine, obstacles, required=required)
         weights: Any = [weight for weight, _, _ in from_outside], feedback
         if native:
             feedback = self._by_target(feedback)

@@ -27,6 +27,7 @@ class Case:
         above: whether some neurons start above the threshold.
         below_rest: whether thresholds are below the resting potential.
         strength: mean weight of arrivals from outside.
+        reset_above: whether some neurons have a reset above the threshold.
     """
 
     neurons: int = 30
@@ -42,6 +43,7 @@ class Case:
     above: bool = False
     below_rest: bool = False
     strength: float = 0.9
+    reset_above: bool = False
     feedback: float = 0.15  # mean weight
     max_spikes: int = 40
     max_events: int = 900
@@ -59,6 +61,7 @@ CASES = {
     "long refractory period, short delays": Case(
         delays=(1e-4, 3e-4), refractory=(0.5, 0.6), synapses=60, feedback=-0.1
     ),
+    "resets above the threshold": Case(refractory=(0.4, 0.9), reset_above=True),
     "one short delay": Case(delays=(2e-3, 1.9), synapses=300),
     "many arrivals in a slice": Case(delays=(1.5, 1.6), synapses=900, arrivals=90, feedback=-0.2),
     "arrivals in every slice": Case(arrivals=500, strength=0.06, synapses=300),
@@ -110,6 +113,8 @@ def group_of(case, seed=0, dtype=jnp.float64):
     }
     if case.below_rest:
         values["v_start"] -= 1.6
+    if case.reset_above:
+        values["v_reset"][::3] = values["threshold"][::3] + 0.1
     population = _OnePopulation(
         max_spikes=1 if case.once else case.max_spikes,
         max_events=case.max_events,

@@ -48,6 +48,7 @@ ELSEWHERE = {
 EXTENSIONS = {
     "A node type": "nir/test_custom_node.py",
     "A neuron model": "event/test_custom_neuron.py",
+    "A neuron model with nonlinear equations": "event/test_exponential_neuron.py",
     "A loss": "train/test_custom_loss.py",
     "An encoder, a constraint, a regulariser": "train/test_custom_loss.py",
     "A placer or a router": "bss2/test_custom_placer.py",

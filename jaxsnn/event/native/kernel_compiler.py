@@ -117,12 +117,14 @@ def compile_library(
     output: Path,
     include: str,
     machine_flags: Sequence[Sequence[str]] = MACHINE_FLAGS,
+    units: Sequence[str | Path] = UNITS,
 ) -> None:
     """Compile and link the library of a number type; object files are written beside it and stay there.
 
     Args:
         include: folder of XLA's headers.
         machine_flags: flags for the instruction set; the first that the compiler accepts are used.
+        units: files to compile, relative to the folder of the sources.
 
     Raises:
         OSError, subprocess.SubprocessError: the compiler cannot be run.
@@ -131,11 +133,11 @@ def compile_library(
     problem = ""
     for machine in machine_flags:
         flags = [*FLAGS, *machine, *user_flags()]
-        numbers = [f"-DNUMBER={NUMBERS[dtype]}", f"-I{include}"]
-        objects = [str(output.parent / f"{output.stem}-{Path(unit).stem}.o") for unit in UNITS]
+        numbers = [f"-DNUMBER={NUMBERS[dtype]}", f"-I{include}", f"-I{SOURCES}"]
+        objects = [str(output.parent / f"{output.stem}-{Path(unit).stem}.o") for unit in units]
         commands = [
             [compiler, *flags, *numbers, "-c", str(SOURCES / unit), "-o", compiled]
-            for unit, compiled in zip(UNITS, objects, strict=True)
+            for unit, compiled in zip(units, objects, strict=True)
         ]
         error = _run_in_parallel(commands) or _run_in_parallel(
             [[compiler, *flags, "-shared", *objects, "-o", str(output)]]

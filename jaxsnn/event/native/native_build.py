@@ -68,6 +68,8 @@ TARGETS = (
     "jaxsnn_earliest",
     "jaxsnn_transpose",
 )
+#: Names of the handlers of a neuron model in integrated_calls.h.
+MODEL_TARGETS = ("jaxsnn_integrated_forward", "jaxsnn_integrated_backward")
 _OTHER_FOLDER = "set JAXSNN_CACHE_DIR to a writable folder"
 
 
@@ -162,16 +164,42 @@ def _otherwise(failure: str, fix: str) -> Iterator[None]:
         raise NoLibraryError(f"{failure}: {text.splitlines()[0]}", fix) from error
 
 
-def _loaded(compiler: str, dtype: str) -> tuple[Path | None, ctypes.CDLL]:
+@functools.cache
+def model_library(model: str, dtype: str) -> NativeLibrary:
+    """Load and register the library of a neuron model, or return the reason for its absence. It is
+    compiled, unless the cache contains it.
+
+    Args:
+        model: C++ source (`model_source`).
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        return NativeLibrary(
+            there=False,
+            reason="its neuron model has to be compiled, and there is no C++ compiler: PATH contains "
+            "none of c++, g++ and clang++, and CXX specifies none",
+            fix="install a C++ compiler",
+        )
+    try:
+        path, handle = _loaded(compiler, dtype, model)
+    except NoLibraryError as error:
+        return NativeLibrary(there=False, reason=error.reason, fix=error.fix)
+    return NativeLibrary(there=True, reason=f"built by {compiler}", path=path, handle=handle)
+
+
+def _loaded(compiler: str, dtype: str, model: str = "") -> tuple[Path | None, ctypes.CDLL]:
     """Return the path of the library and the library itself, loaded and registered. A library that
     cannot be loaded is rebuilt once. If other users can change the cache folder, the library is
     built for this process only, and the path is None.
+
+    Args:
+        model: C++ source of a neuron model; "": the library of all other kernels.
 
     Raises:
         NoLibraryError: it cannot be built, stored or loaded.
     """
     with _otherwise(*_does_not_build(compiler)):
-        name = f"native-{dtype}-{_key(compiler)}.so"
+        name = f"native-{dtype}-{_key(compiler, model)}.so"
     with _otherwise("there is no cache folder for the native kernels", _OTHER_FOLDER):
         folder = cache_folder()
     try:
@@ -181,19 +209,19 @@ def _loaded(compiler: str, dtype: str) -> tuple[Path | None, ctypes.CDLL]:
         if not isinstance(error.__cause__, UntrustedError):
             raise
         reason = f"{error.__cause__}, and kernels are not loaded from {folder}"
-        return None, _loaded_once(compiler, dtype, name, reason)
+        return None, _loaded_once(compiler, dtype, name, reason, model)
     path = folder / name
-    _build(compiler, dtype, path)
+    _build(compiler, dtype, path, model)
     try:
-        return path, _register(_load(path), dtype)
+        return path, _register(_load(path), dtype, model)
     except (OSError, AttributeError) as error:
-        _build(compiler, dtype, path, again=str(error))
+        _build(compiler, dtype, path, model, again=str(error))
     fix = "set JAXSNN_CACHE_DIR to a folder from which programs may be executed"
     with _otherwise(f"{path} cannot be loaded", fix):
-        return path, _register(_load(path), dtype)
+        return path, _register(_load(path), dtype, model)
 
 
-def _loaded_once(compiler: str, dtype: str, name: str, reason: str) -> ctypes.CDLL:
+def _loaded_once(compiler: str, dtype: str, name: str, reason: str, model: str = "") -> ctypes.CDLL:
     """Return the library, built in a temporary folder, which is removed once it is loaded.
 
     Args:
@@ -207,9 +235,9 @@ def _loaded_once(compiler: str, dtype: str, name: str, reason: str) -> ctypes.CD
         refuse_untrusted_parent(private)
         path = private / name
         with _otherwise(*_does_not_build(compiler)):
-            _compile(compiler, dtype, path)
+            _compile(compiler, dtype, path, model)
         keep(path, path, again=False)
-        handle = _register(_load(path), dtype)
+        handle = _register(_load(path), dtype, model)
     fix = "set JAXSNN_CACHE_DIR to a folder that only you can write to"
     warn_of_environment(f"{reason}; they were compiled for this process only: {fix}")
     return handle
@@ -223,7 +251,7 @@ def _cannot_be_stored(folder: Path) -> str:
     return f"the native kernels cannot be stored in {folder} (JAXSNN_CACHE_DIR)"
 
 
-def _build(compiler: str, dtype: str, path: Path, *, again: str = "") -> None:
+def _build(compiler: str, dtype: str, path: Path, model: str = "", *, again: str = "") -> None:
     """Build the library if it is missing, damaged or not trusted.
 
     Args:
@@ -249,24 +277,31 @@ def _build(compiler: str, dtype: str, path: Path, *, again: str = "") -> None:
         with build_folder(path.parent, f"{path.stem}-") as folder:
             built = folder / path.name
             with _otherwise(*_does_not_build(compiler)):
-                _compile(compiler, dtype, built)
+                _compile(compiler, dtype, built, model)
             keep(built, path, again=bool(again))
     if reason:
         warn_of_environment(f"{reason}: the native kernels were built again")
 
 
-def _compile(compiler: str, dtype: str, output: Path) -> None:
+def _compile(compiler: str, dtype: str, output: Path, model: str = "") -> None:
     """Compile a library for this machine, and report how long it takes."""
+    kernels, duration = "the native kernels", "half a minute"
+    if model:
+        kernels, duration = "the native kernels of a neuron model", "ten seconds"
     report_progress(
-        f"jaxsnn: compiling the native kernels for {dtype}; this takes about half a minute, once "
-        "on this machine"
+        f"jaxsnn: compiling {kernels} for {dtype}; this takes about {duration}, once on this machine"
     )
     start = time.perf_counter()
-    compile_library(compiler, dtype, output, jax.ffi.include_dir())
+    if model:
+        source = output.with_suffix(".cc")
+        source.write_text(model)
+        compile_library(compiler, dtype, output, jax.ffi.include_dir(), units=(source,))
+    else:
+        compile_library(compiler, dtype, output, jax.ffi.include_dir())
     report_progress(f"jaxsnn: compiled the native kernels in {time.perf_counter() - start:.1f} s")
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, model: str = "") -> str:
     """Return a hash of everything the library depends on: sources, compiler, flags, JAX and the
     machine.
     """
@@ -277,20 +312,21 @@ def _key(compiler: str) -> str:
         repr(settings).encode(),
         # Machines with different CPU instructions may share a cache folder.
         cpu_features().encode(),
+        *([model.encode()] if model else []),
     ]
     return hash_of(parts)
 
 
-def target_name(target: str, dtype: str) -> str:
-    """Return the name under which JAX registers one of `TARGETS`."""
-    return f"{target}_{dtype}"
+def target_name(target: str, dtype: str, model: str = "") -> str:
+    """Return the name under which JAX registers one of `TARGETS`, or of `MODEL_TARGETS` of a model."""
+    return f"{target}_{dtype}" + (f"_{hash_of([model.encode()])}" if model else "")
 
 
 #: Paths of the loaded libraries, by the loader's handle.
 _LOADED: dict[int, Path] = {}
 
 
-def _register(library: ctypes.CDLL, dtype: str) -> ctypes.CDLL:
+def _register(library: ctypes.CDLL, dtype: str, model: str = "") -> ctypes.CDLL:
     """Register the kernels of a library.
 
     Raises:
@@ -302,9 +338,10 @@ def _register(library: ctypes.CDLL, dtype: str) -> ctypes.CDLL:
     # may exclude the CPU: then JAX never looks at the kernels.
     with suppress(RuntimeError):
         jax.local_devices(backend="cpu")
-    handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in TARGETS]
-    for target, handler in zip(TARGETS, handlers, strict=True):
-        jax.ffi.register_ffi_target(target_name(target, dtype), handler, platform="cpu")
+    targets = MODEL_TARGETS if model else TARGETS
+    handlers = [jax.ffi.pycapsule(getattr(library, target)) for target in targets]
+    for target, handler in zip(targets, handlers, strict=True):
+        jax.ffi.register_ffi_target(target_name(target, dtype, model), handler, platform="cpu")
     return library
 
 
@@ -331,14 +368,15 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def kernel(
-    target: str, results: Sequence[jax.ShapeDtypeStruct], dtype: str = ""
+    target: str, results: Sequence[jax.ShapeDtypeStruct], dtype: str = "", model: str = ""
 ) -> Callable[..., Any]:
     """Return a kernel as a function.
 
     Args:
-        target: one of `TARGETS`.
+        target: one of `TARGETS`, or of `MODEL_TARGETS` if there is a model.
         results: shapes and types of the results.
         dtype: floating-point type of the kernel; "": that of the first result.
+        model: C++ source of a neuron model (`model_source`).
 
     Raises:
         RuntimeError: the library is not available.
@@ -346,9 +384,10 @@ def kernel(
             derivatives there are separate kernels.
     """
     dtype = dtype or results[0].dtype.name
-    if not (library := native_library(dtype)).there:
+    library = model_library(model, dtype) if model else native_library(dtype)
+    if not library.there:
         raise RuntimeError(library.reason)
-    call = jax.ffi.ffi_call(target_name(target, dtype), results, vmap_method="sequential")
+    call = jax.ffi.ffi_call(target_name(target, dtype, model), results, vmap_method="sequential")
 
     def without_derivative(*arguments: Any, **attributes: Any) -> Any:
         run = jax.custom_jvp(functools.partial(call, **attributes))

@@ -19,12 +19,19 @@ from jax.dtypes import float0
 
 from jaxsnn.event.adjoint.layer_adjoint import Residuals, layer_backward, slopes_after
 from jaxsnn.event.adjoint.required_gradients import GradientFlags, RequiredGradients, values_of
+from jaxsnn.event.dynamics.integrated_neuron import IntegratedNeuron
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.event.dynamics.two_variables import Constants
 from jaxsnn.event.event_arrays import NeuronConstants, OfSpikes, Rows, Seconds, Times, Weights
 from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.simulate_layer import simulate_layer
 from jaxsnn.event.native.native_build import kernel, thread_count
+from jaxsnn.event.native.native_integrated import (
+    integrated_backward,
+    integrated_forward,
+    integrated_gradients_required,
+    refuse_second_derivatives,
+)
 from jaxsnn.event.native.native_limits import is_built_in
 from jaxsnn.event.native.native_linear import (
     linear_backward,
@@ -196,6 +203,14 @@ def _simulated(
     t_end: Seconds,
 ) -> Simulated:
     """Simulate the population with the kernel."""
+    if isinstance(spec.neuron, IntegratedNeuron):
+        arguments = weight, constants, time, row, t_end
+        outputs = integrated_forward(spec, threads, *arguments, ordered_shapes(time))
+        spike_time, slope, count, *ordered = match_device_axes(outputs, weight, time)
+        spikes = LayerSpikes(time=spike_time, slope=slope, count=count)
+        after = jnp.zeros((*count.shape, 0), weight.dtype)
+        cause = jnp.zeros((*count.shape, 0), jnp.int32)
+        return Simulated(spikes, after, cause, Ordered(*ordered))
     if not is_built_in(spec.neuron):
         arguments = weight, constants, time, row, t_end
         outputs = linear_forward(spec, threads, *arguments, ordered_shapes(time))
@@ -229,6 +244,7 @@ def _(
     spec: LayerSpec, threads: int | None, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Simulated, Simulated]:
     """Simulate with the kernel, and compute the tangents with XLA."""
+    refuse_second_derivatives(spec.neuron)
     simulated = _simulated(spec, threads, *primals)
     *moving, row, t_end = primals
     there, slot = (
@@ -271,7 +287,9 @@ def _forward(spec: LayerSpec, threads: int | None, *arguments: Any) -> tuple[Lay
     simulated = _simulated(spec, threads, *values)
     weight, constants, _, _, t_end = values
     required = RequiredGradients.of
-    if not is_built_in(spec.neuron):
+    if isinstance(spec.neuron, IntegratedNeuron):
+        required = integrated_gradients_required
+    elif not is_built_in(spec.neuron):
         required = partial(linear_gradients_required, spec.neuron)
     residuals = Kept(
         weight=weight,
@@ -317,6 +335,9 @@ def _gradients(
         drive: dL/dt of each spike.
     """
     spikes, slope_after, cause, arrivals = simulated
+    if isinstance(spec.neuron, IntegratedNeuron):
+        inputs = weight, constants, t_end, tuple(arrivals), spikes.time, drive
+        return integrated_backward(spec, threads, needs_grad, *inputs)
     if not is_built_in(spec.neuron):
         outcome = spikes.time, spikes.slope, slope_after
         inputs = weight, constants, t_end, tuple(arrivals), outcome, drive
@@ -357,6 +378,7 @@ def _(
     tangents: tuple[Any, ...],
 ) -> tuple[tuple[Weights, NeuronConstants, Times], tuple[Weights, NeuronConstants, Times]]:
     """Compute the gradients with the kernel, and their tangents with XLA."""
+    refuse_second_derivatives(spec.neuron)
     arrivals = primals[3].arrivals
     count = primals[3].spikes.count
     samples = jnp.arange(arrivals.time.shape[0])[:, None]

@@ -12,6 +12,7 @@ import jax
 from jaxsnn.errors import UsageError, warn_of_environment
 from jaxsnn.event.dynamics.cubalif import CubaLIFDelta
 from jaxsnn.event.dynamics.integrate_and_fire import IFBox, IFDelta
+from jaxsnn.event.dynamics.integrated_neuron import IntegratedNeuron
 from jaxsnn.event.dynamics.lif import LIFBox, LIFDelta
 from jaxsnn.event.dynamics.linear_form import linear_obstacles
 from jaxsnn.event.dynamics.neuron_model import Neuron
@@ -20,6 +21,7 @@ from jaxsnn.event.event_options import EventOptions
 from jaxsnn.event.forward.group import GroupSpec
 from jaxsnn.event.forward.layer import LayerSpec
 from jaxsnn.event.native.kernel_compiler import NUMBERS
+from jaxsnn.event.native.model_source import integration_obstacles
 from jaxsnn.event.native.native_build import native_library
 from jaxsnn.network.linear_nodes import LARGEST
 from jaxsnn.wording import Text
@@ -60,6 +62,8 @@ def native_obstacles(
                 "the kernels do not support its neuron model, {type}",
                 type=type(layer.neuron).__name__,
             )
+        elif isinstance(layer.neuron, IntegratedNeuron):
+            yield from integration_obstacles(layer.neuron, constants, dtype)
         else:
             yield from linear_obstacles(layer.neuron, constants)
         if layer.refractory:
@@ -194,20 +198,42 @@ def group_obstacles(
         yield from native_obstacles(layer, options, dtype, samples)
 
 
-def runs_native(name: str, options: EventOptions, obstacles: Iterator[str]) -> bool:
+def runs_native(
+    name: str, options: EventOptions, obstacles: Iterator[str], *, required: bool = False
+) -> bool:
     """Return whether the native backend runs a population.
 
     Args:
         name: name of the population.
         options: options of the engine.
         obstacles: reasons against it, evaluated only if native kernels are enabled.
+        required: no other backend can run the population.
 
     Raises:
         UsageError: the native backend is required and does not support the population.
     """
     if not kernels_enabled(options):
+        if required:
+            raise UsageError(
+                Text(
+                    "only the native backend integrates the equations of population '{population}'",
+                    population=name,
+                ),
+                fix='pass EventDriven(backend="native")',
+            )
         return False
     obstacle = next(obstacles, None)
+    if obstacle is not None and required:
+        raise UsageError(
+            Text(
+                "population '{population}' cannot be simulated: {obstacle}. Only the native "
+                "backend integrates its equations",
+                population=name,
+                obstacle=obstacle,
+            ),
+            fix="change the network as the reason says, or use a neuron model with a flow in "
+            "closed form",
+        )
     if obstacle is not None and options.backend == "native":
         raise UsageError(
             Text(

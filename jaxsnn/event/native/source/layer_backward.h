@@ -484,10 +484,6 @@ class TileBackward {
   double release_v_[kLanes], release_v_mem_[kLanes];
 };
 
-/// Number of partial gradients; fixed, so that the order of summation does not depend on the
-/// threads.
-constexpr Index kPartialGradients = 16;
-
 /// Compute the gradients. All lists of arrivals of a sample share its slots, of which there are
 /// `population.arrivals`.
 ///

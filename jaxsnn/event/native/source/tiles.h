@@ -708,6 +708,10 @@ struct WorkUnits {
   Index begin(Index chunk) const { return batch * chunk / chunks; }
 };
 
+/// Number of partial gradients; fixed, so that the order of summation does not depend on the
+/// threads.
+constexpr Index kPartialGradients = 16;
+
 /// Call with the number of vectors in a tile, as a compile-time constant.
 template <class T, class Call>
 void dispatch_tile_width(Index neurons, Call&& call) {
