@@ -1,0 +1,204 @@
+"""Neuron models from outside the package, in native kernels, alternately with eventax:
+
+    make .venv-peers/eventax/.installed
+    python benchmarks/custom_neurons.py
+
+The network 5-100-3 has neurons of one model, in both layers, and a batch of 64 samples with one
+spike of each input. Weights are scaled until hidden neurons fire twice on average and all outputs
+fire. The gradients are those of the sum of the outputs' first spike times by all weights.
+
+Each library runs in a process of its own, row by row in turn with the others. Before that, spike
+times, spike counts and gradients of both are compared. Prints the tables of docs/performance.md: the
+median and, in brackets, the minimum of wall-clock times, and the median processor time.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from protocol import Unavailable, Worker, serve
+from records import AREA, INPUTS, NEURON_MODELS, OUTPUTS, NeuronWork
+
+HERE = Path(__file__).parent
+PEER = HERE.parent / ".venv-peers" / "eventax" / "bin" / "python"
+HIDDEN, BATCH, SPIKES, T_END = 100, 64, 2.0, 6.0
+#: Models that eventax runs, too -> its solver and step in units of tau_syn.
+COMPARED = {
+    "ThetaQIF": ("Heun", 0.05),
+    "ExponentialLIF": ("Heun", 0.01),
+    "AdaptiveLIF": ("Heun", 0.05),
+}
+LAYERS = ("hidden", "output")
+
+
+# ---- the worker of this library
+
+
+def network(work: NeuronWork):
+    """Return the network of a piece of work."""
+    import jax.numpy as jnp
+    import neuron_models
+    import ours
+
+    from jaxsnn.network.network import Network, with_tau_facts
+    from jaxsnn.network.structure import Population, Wire
+
+    del neuron_models  # imported to register its models
+    populations, parameters = {}, {}
+    wires, before = [Wire(name="input", kind="input", sources=(), shape=(INPUTS,))], "input"
+    for name in LAYERS:
+        weight = getattr(work, f"{name}_weights")
+        before = ours.dense(wires, parameters, f"{name}_weights", weight, before)
+        size = weight.shape[1]
+        values = NEURON_MODELS[work.model]
+        parameters[name] = {key: jnp.full(size, x, jnp.float32) for key, x in values.items()}
+        population = Population(name=name, kind=work.model, size=size, spike_area=AREA)
+        populations[name] = with_tau_facts(population, parameters[name])
+        wires.append(Wire(name=name, kind="neuron", sources=(before,), shape=(size,)))
+        before = name
+    return Network(parameters=parameters, wires=wires, populations=populations)
+
+
+def simulation(work: NeuronWork) -> Callable:
+    """Return a function of network and events: the sum of the outputs' first spike times, and
+    these times, the hidden spikes and the result.
+    """
+    import jax.numpy as jnp
+
+    import jaxsnn
+
+    engine = jaxsnn.EventDriven(
+        backend="native", first_spike_only=("output",), max_spikes={"hidden": work.max_spikes}
+    )
+
+    def value(net, times):
+        index = jnp.broadcast_to(jnp.arange(INPUTS, dtype=jnp.int32), times.shape)
+        events = jaxsnn.Events(time=times, index=index)
+        solution = jaxsnn.simulate(net, events, work.t_end, engine=engine, throw=False)
+        first, hidden = solution.first_spike("output"), solution.spikes["hidden"]
+        total = jnp.where(jnp.isfinite(first), first, work.t_end).sum()
+        return total, (first, hidden.time, hidden.count, solution.result)
+
+    return value
+
+
+def build(work: NeuronWork):
+    import jax
+    import jax.numpy as jnp
+    import ours
+
+    net, times = network(work), jnp.asarray(work.input_times, jnp.float32)
+    names = [f"{name}_weights" for name in LAYERS]
+    forward, by_weights, _ = ours.totals(net, names, simulation(work))
+
+    def results():
+        (_, (first, hidden, _, result)), gradient = by_weights(net, times)
+        ours.succeeded(result)
+        weights = {name: gradient[name]["weight"].T for name in names}
+        return {"output_times": first, "hidden_times": hidden, **weights}
+
+    rows = {
+        "forward": lambda: jax.block_until_ready(forward(net, times)),
+        "weights": lambda: jax.block_until_ready(by_weights(net, times)),
+    }
+    return rows, results
+
+
+# ---- the work
+
+
+def make_work(model: str) -> NeuronWork:
+    """Return the work of a model, with weights that make the neurons fire."""
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, BATCH, 1))
+    times = np.concatenate([2 * x, 2 * y, 2 - 2 * x, 2 - 2 * y, np.zeros((BATCH, 1))], axis=1)
+    shapes = rng.normal(1.0, 0.5, (INPUTS, HIDDEN)), rng.normal(1.0, 0.3, (HIDDEN, OUTPUTS))
+    work = NeuronWork(
+        model=model,
+        input_times=times,
+        hidden_weights=shapes[0],
+        output_weights=shapes[1] / HIDDEN,
+        max_spikes=24,
+        t_end=T_END,
+    )
+    net, run = network(work), jax.jit(simulation(work))
+
+    def spikes(hidden_scale: float, output_scale: float):
+        scaled = {
+            "hidden_weights": {"weight": jnp.asarray(hidden_scale * shapes[0].T, jnp.float32)},
+            "output_weights": {
+                "weight": jnp.asarray(output_scale * shapes[1].T / HIDDEN, jnp.float32)
+            },
+        }
+        changed = net.with_parameters({**net.parameters, **scaled})
+        first, _, count, _ = run(changed, jnp.asarray(times, jnp.float32))[1]
+        return np.asarray(first), np.asarray(count)
+
+    hidden = _bisect(lambda scale: spikes(scale, 1.0)[1].mean() < SPIKES)
+    output = 1.1 * _bisect(lambda scale: not np.isfinite(spikes(hidden, scale)[0]).all())
+    count = spikes(hidden, output)[1]
+    return dataclasses.replace(
+        work,
+        hidden_weights=hidden * shapes[0],
+        output_weights=output * shapes[1] / HIDDEN,
+        max_spikes=int(count.max()) + 1,
+        hidden_events=int(count.sum(axis=1).max()),
+    )
+
+
+def _bisect(is_too_small: Callable[[float], bool]) -> float:
+    """Return the smallest scale that is large enough, between 0.1 and 1,000."""
+    low, high = 0.1, 1000.0
+    for _ in range(20):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if is_too_small(middle) else (low, middle)
+    return high
+
+
+# ---- comparison
+
+
+def differences(ours: dict[str, np.ndarray], peer: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the largest differences of spike times (tau_syn), the share of hidden neurons with
+    another number of spikes, and the relative errors of gradients.
+    """
+    slots = max(ours["hidden_times"].shape[-1], peer["hidden_times"].shape[-1])
+    hidden = [
+        np.pad(
+            np.sort(each["hidden_times"], axis=-1),
+            ((0, 0), (0, 0), (0, slots - each["hidden_times"].shape[-1])),
+            constant_values=np.inf,
+        )
+        for each in (ours, peer)
+    ]
+    counts = [np.isfinite(times).sum(axis=-1) for times in hidden]
+    same = counts[0] == counts[1]
+    shared = np.isfinite(hidden[0]) & same[..., None]
+    apart = np.abs(hidden[0] - hidden[1], where=shared, out=np.zeros_like(hidden[0]))
+    figures = {
+        "hidden spikes": float(apart.max()),
+        "hidden spikes, median": float(np.median(apart[shared])),
+        "other counts": float(1 - same.mean()),
+        "output spikes": float(np.abs(ours["output_times"] - peer["output_times"]).max()),
+    }
+    for name in ("hidden_weights", "output_weights"):
+        error = np.linalg.norm(ours[name] - peer[name]) / np.linalg.norm(ours[name])
+        figures[f"gradient of {name}"] = float(error)
+    return figures
+
+
+if __name__ == "__main__":
+    serve(lambda: "jaxsnn", build)
