@@ -52,7 +52,9 @@ _FUNCTIONS = {
 
 #: What the programs use of series.h.
 _SERIES_FUNCTIONS = (
-    *("kSeriesTerms", "chain_term", "log_term", "power_term", "product_term", "quotient_term"),
+    *("kSeriesTerms", "Lanes", "chain_term", "constant_term", "log_term", "power_term"),
+    *("product_term", "quotient_term", "square_term", "each_pow"),
+    *(f"each_{name}" for name in _FUNCTIONS),
 )
 
 
@@ -76,8 +78,8 @@ class Program:
 
     def add(self, name: str, *operands: Any) -> Operand:
         """Append an operation, unless its result exists or is trivial, and return the result."""
-        if name in ("mul", "add") and isinstance(operands[0], float):
-            operands = operands[::-1]
+        if name in ("mul", "add"):  # numbers behind results, and results in one order
+            operands = tuple(sorted(operands, key=lambda o: (isinstance(o, float), o)))
         first, second = (*operands, None)[:2]
         neutral = {"mul": 1.0, "div": 1.0, "add": 0.0, "sub": 0.0}.get(name)
         if neutral is not None and isinstance(second, float) and second == neutral:
@@ -276,6 +278,8 @@ class _SeriesWriter:
         self.varies = program.varying(inputs)
         self.arrays: list[str] = []  # members
         self.lines: dict[int, str] = {}  # by number of the operation
+        self.reciprocals: dict[str, str] = {}  # member -> constant
+        self._circular: dict[str, tuple[str, str]] = {}  # series -> those of its sine and cosine
 
     def write(self, numbers: Iterable[int]) -> None:
         """Write the operations of some numbers."""
@@ -298,7 +302,14 @@ class _SeriesWriter:
         """Return the coefficient k of an operand, which may be a constant."""
         if self._is_series(operand):
             return f"{self.series(operand)}[k]"
-        return f"(k == 0 ? {_name(operand)} : 0.0)"
+        return f"constant_term({_name(operand)}, k)"
+
+    def _reciprocal(self, operand: Operand) -> str:
+        if not _is_result(operand):
+            return _literal(1 / float(operand)) if operand else f"(1.0 / {_name(operand)})"
+        member = f"r{operand}"
+        self.reciprocals[member] = _name(operand)
+        return member
 
     def _helper(self, name: str) -> str:
         self.arrays.append(name)
@@ -315,12 +326,15 @@ class _SeriesWriter:
             both = self._is_series(first) and self._is_series(second)
             if both:
                 a, b = self.series(first), self.series(second)
+                if a == b:
+                    return f"{target}[k] = square_term({a}, k);"
                 return f"{target}[k] = product_term({a}, {b}, k);"
             factor, of = (first, second) if self._is_series(second) else (second, first)
             return f"{target}[k] = {_name(factor)} * {self.series(of)}[k];"
         if name == "div":
             if not self._is_series(second):
-                return f"{target}[k] = {self.series(first)}[k] / {_name(second)};"
+                factor = self._reciprocal(second)
+                return f"{target}[k] = {self.series(first)}[k] * {factor};"
             b = self.series(second)
             return f"{target}[k] = quotient_term({self.term(first)}, {b}, {target}, k);"
         if name in _COMPARISONS or name in ("and", "or", "xor", "not", "select"):
@@ -336,7 +350,7 @@ class _SeriesWriter:
         if not self._is_series(exponent):
             a, value = self.series(base), _name(exponent)
             return (
-                f"{target}[k] = k == 0 ? std::pow({a}[0], {value}) : "
+                f"{target}[k] = k == 0 ? each_pow({a}[0], {value}) : "
                 f"power_term({a}, {value}, {target}, k);"
             )
         # a^b = exp(b log a)
@@ -345,13 +359,13 @@ class _SeriesWriter:
         if self._is_series(base):
             a = self.series(base)
             lines = [
-                f"{log}[k] = k == 0 ? std::log({a}[0]) : log_term({a}, {log}, k);",
+                f"{log}[k] = k == 0 ? each_log({a}[0]) : log_term({a}, {log}, k);",
                 f"{scaled}[k] = product_term({log}, {b}, k);",
             ]
         else:
-            lines = [f"{scaled}[k] = std::log({_name(base)}) * {b}[k];"]
+            lines = [f"{scaled}[k] = each_log({_name(base)}) * {b}[k];"]
         lines.append(
-            f"{target}[k] = k == 0 ? std::exp({scaled}[0]) : chain_term({scaled}, {target}, k);"
+            f"{target}[k] = k == 0 ? each_exp({scaled}[0]) : chain_term({scaled}, {target}, k);"
         )
         return " ".join(lines)
 
@@ -359,23 +373,27 @@ class _SeriesWriter:
         """Write f(a) with f' = g(a): the coefficient k of f follows from those of g below k."""
 
         def chain(derivative: str) -> str:
-            value = f"std::{name}({a}[0])"
+            value = f"each_{name}({a}[0])"
             return f"{target}[k] = k == 0 ? {value} : chain_term({a}, {derivative}, k);"
 
         if name == "exp":
             return chain(target)
         if name == "log":
-            return f"{target}[k] = k == 0 ? std::log({a}[0]) : log_term({a}, {target}, k);"
+            return f"{target}[k] = k == 0 ? each_log({a}[0]) : log_term({a}, {target}, k);"
         if name in ("sqrt", "cbrt"):
             exponent = {"sqrt": "0.5", "cbrt": "(1.0 / 3)"}[name]
-            value = f"std::{name}({a}[0])"
+            value = f"each_{name}({a}[0])"
             return f"{target}[k] = k == 0 ? {value} : power_term({a}, {exponent}, {target}, k);"
+        if name in ("sin", "cos") and a in self._circular:
+            return f"{target}[k] = {self._circular[a][name == 'cos']}[k];"
         g = self._helper(f"{target}_by")
+        if name in ("sin", "cos"):
+            self._circular[a] = (target, g) if name == "sin" else (g, target)
         if name == "expm1":
-            return f"{chain(g)} {g}[k] = k == 0 ? std::exp({a}[0]) : {target}[k];"
+            return f"{chain(g)} {g}[k] = k == 0 ? each_exp({a}[0]) : {target}[k];"
         if name in ("tanh", "tan"):
             sign = "-" if name == "tanh" else "+"
-            square = f"product_term({target}, {target}, k)"
+            square = f"square_term({target}, k)"
             return f"{chain(g)} {g}[k] = (k == 0 ? 1.0 : 0.0) {sign} {square};"
         pairs = {
             "sin": ("cos", ""),
@@ -387,10 +405,10 @@ class _SeriesWriter:
             # (f, g) with f' = +-g a'
             other, sign = pairs[name]
             back = "-" if name == "sin" else ""
-            value = f"std::{name}({a}[0])"
+            value = f"each_{name}({a}[0])"
             return (
                 f"{target}[k] = k == 0 ? {value} : {sign}chain_term({a}, {g}, k); "
-                f"{g}[k] = k == 0 ? std::{other}({a}[0]) : {back}chain_term({a}, {target}, k);"
+                f"{g}[k] = k == 0 ? each_{other}({a}[0]) : {back}chain_term({a}, {target}, k);"
             )
         # derivative g = factor * w^exponent with w = constant + sign a^2
         powers = {
@@ -401,29 +419,29 @@ class _SeriesWriter:
             "acosh": (-1, "+", -0.5),
             "atanh": (1, "-", -1),
         }
-        w, square = self._helper(f"{target}_w"), f"product_term({a}, {a}, k)"
+        w, square = self._helper(f"{target}_w"), f"square_term({a}, k)"
         if name in powers:
             constant, sign, exponent = powers[name]
             factor = "-" if name == "acos" else ""
-            value = f"std::{name}({a}[0])"
+            value = f"each_{name}({a}[0])"
             return (
                 f"{target}[k] = k == 0 ? {value} : {factor}chain_term({a}, {g}, k); "
                 f"{w}[k] = (k == 0 ? {constant}.0 : 0.0) {sign} {square}; "
-                f"{g}[k] = k == 0 ? std::pow({w}[0], {exponent}) : "
+                f"{g}[k] = k == 0 ? each_pow({w}[0], {exponent}) : "
                 f"power_term({w}, {exponent}, {g}, k);"
             )
         if name == "log1p":
             return (
                 f"{w}[k] = {a}[k] + (k == 0 ? 1.0 : 0.0); "
-                f"{target}[k] = k == 0 ? std::log1p({a}[0]) : log_term({w}, {target}, k);"
+                f"{target}[k] = k == 0 ? each_log1p({a}[0]) : log_term({w}, {target}, k);"
             )
         # erf' = 2 / sqrt(pi) exp(-a^2), erfc' = -erf'
         factor = math.copysign(2 / math.sqrt(math.pi), 1 if name == "erf" else -1)
-        value = f"std::{name}({a}[0])"
+        value = f"each_{name}({a}[0])"
         return (
             f"{target}[k] = k == 0 ? {value} : {_literal(factor)} * chain_term({a}, {g}, k); "
             f"{w}[k] = -{square}; "
-            f"{g}[k] = k == 0 ? std::exp({w}[0]) : chain_term({w}, {g}, k);"
+            f"{g}[k] = k == 0 ? each_exp({w}[0]) : chain_term({w}, {g}, k);"
         )
 
     def constants(self, numbers: Iterable[int]) -> list[tuple[int, str]]:
@@ -468,23 +486,28 @@ def _series_class(
         else:
             lines += part
     fixed = writer.constants(everything)
-    declared = [f"  decltype({_type_of(program, number)}) t{number};" for number, _ in fixed]
+    stored = [number for number, _ in fixed if not _is_logical(program, number)]
     arrays = ", ".join(f"{array}[kSeriesTerms]" for array in writer.arrays)
-    text = [f"struct {name} {{", *(f"  {member}" for member in members), *declared]
+    text = [f"struct {name} {{", *(f"  {member}" for member in members)]
+    fields = [*(f"t{number}" for number in stored), *writer.reciprocals]
+    if fields:
+        text.append(f"  Lanes {', '.join(f'{field} = {{}}' for field in fields)};")
     if arrays:
-        text.append(f"  double {arrays};")
-    text.append(f"  explicit {name}(const double* c) {{")
-    text += [f"    t{number} = {expression};" for number, expression in fixed]
+        text.append(f"  Lanes {arrays};")
+    text.append("  void set_lane(int lane, const double* c) {")
+    text += [f"    const auto t{number} = {expression};" for number, expression in fixed]
+    text += [f"    this->t{number}[lane] = t{number};" for number in stored]
+    text += [f"    {member}[lane] = 1.0 / {of};" for member, of in writer.reciprocals.items()]
     text.append("  }")
     for signature, lines in bodies.items():
         text += [f"  {signature} {{", *(f"    {line}" for line in lines), "  }"]
     return "\n".join([*text, "};"])
 
 
-def _type_of(program: Program, number: int) -> str:
-    """Return a C++ expression that has the type of a result."""
+def _is_logical(program: Program, number: int) -> bool:
+    """Return whether a result is true or false."""
     name = program.steps[number].name
-    return "true" if name in _COMPARISONS or name in ("and", "or", "xor", "not") else "0.0"
+    return name in _COMPARISONS or name in ("and", "or", "xor", "not")
 
 
 # ---- the source of a model
@@ -694,16 +717,16 @@ def _forward_series(
     _, excess = _traced(
         "excess", of_state(neuron.excess), columns, constants, state, program=program
     )
-    next_results = [(f"x[{n}][k + 1] = unit / (k + 1) *", value) for n, value in enumerate(rate)]
+    next_results = [(f"x[{n}][k + 1] = unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(rate)]
     return _series_class(
         "Series",
         program,
         {"x": inputs[len(constants_columns) :]},
         [
-            ("void next(int k, double unit)", next_results, ""),
+            ("void next(int k, Lanes unit)", next_results, ""),
             ("void measure(int k)", [("excess[k] =", excess[0])], ""),
         ],
-        [f"double x[{len(state)}][kSeriesTerms + 1];", "double excess[kSeriesTerms];"],
+        [f"Lanes x[{len(state)}][kSeriesTerms + 1];", "Lanes excess[kSeriesTerms];"],
     )
 
 
@@ -725,17 +748,17 @@ def _backward_series(
         "rate", both, [constants_columns, x, p], constants, state, state, inputs=inputs
     )
     rates, by_c, by_x = results[:size], results[size : size + count], results[size + count :]
-    moving = [(f"x[{n}][k + 1] = -unit / (k + 1) *", value) for n, value in enumerate(rates)]
-    moving += [(f"p[{n}][k + 1] = unit / (k + 1) *", value) for n, value in enumerate(by_x)]
+    moving = [(f"x[{n}][k + 1] = -unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(rates)]
+    moving += [(f"p[{n}][k + 1] = unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(by_x)]
     of_constants = [(f"by_constant[{n}][k] =", value) for n, value in enumerate(by_c)]
-    signature = "template <bool kWithConstants> void next(int k, double unit)"
+    signature = "template <bool kWithConstants> void next(int k, Lanes unit)"
     return _series_class(
         "BackSeries",
         program,
         {"x": inputs[count:]},
         [(signature, moving, ""), (signature, of_constants, "kWithConstants")],
         [
-            f"double x[{size}][kSeriesTerms + 1], p[{size}][kSeriesTerms + 1];",
-            f"double by_constant[{count}][kSeriesTerms];",
+            f"Lanes x[{size}][kSeriesTerms + 1], p[{size}][kSeriesTerms + 1];",
+            f"Lanes by_constant[{count}][kSeriesTerms];",
         ],
     )
