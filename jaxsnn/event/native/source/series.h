@@ -23,15 +23,11 @@ using Lanes = DoubleVector;
     for (int n = 0; n < kDoubleLanes; ++n) a[n] = std::name(double(a[n])); \
     return a;                                                             \
   }
-NATIVE_FUNCTION(exp)
-NATIVE_FUNCTION(exp2)
 NATIVE_FUNCTION(expm1)
 NATIVE_FUNCTION(log)
 NATIVE_FUNCTION(log1p)
 NATIVE_FUNCTION(sqrt)
 NATIVE_FUNCTION(cbrt)
-NATIVE_FUNCTION(sin)
-NATIVE_FUNCTION(cos)
 NATIVE_FUNCTION(tan)
 NATIVE_FUNCTION(sinh)
 NATIVE_FUNCTION(cosh)
@@ -45,6 +41,75 @@ NATIVE_FUNCTION(atanh)
 NATIVE_FUNCTION(erf)
 NATIVE_FUNCTION(erfc)
 #undef NATIVE_FUNCTION
+
+inline double each_exp(double a) { return std::exp(a); }
+inline double each_sin(double a) { return std::sin(a); }
+inline double each_cos(double a) { return std::cos(a); }
+
+/// Compute e^x. Large |x| are left to the C++ library.
+inline Lanes each_exp(Lanes x) {
+  if (bits_of(~(magnitude(x) < 700.0))) {
+    for (int n = 0; n < kDoubleLanes; ++n) x[n] = std::exp(double(x[n]));
+    return x;
+  }
+  const double magic = 0x1.8p52;  // rounds to an integer, which the low bits then hold
+  const Lanes shifted = x * 1.4426950408889634 + magic, exponent = shifted - magic;
+  Lanes r = x - exponent * 6.93147180369123816490e-01;
+  r = r - exponent * 1.90821492927058770002e-10;
+  LongVector bits;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits << 52) + (std::int64_t(1023) << 52);
+  Lanes power;  // 2^exponent
+  std::memcpy(&power, &bits, sizeof(power));
+  return power + power * (r * phi1_series(r));
+}
+
+/// Compute 2^x for |x| < 1,000.
+inline Lanes each_exp2(Lanes x) { return each_exp(x * 0.6931471805599453); }
+
+/// Compute sine and cosine for |x| < 100,000: x = n pi / 2 + r, and Taylor series of r.
+inline void sine_and_cosine(Lanes x, Lanes& sine, Lanes& cosine) {
+  const double magic = 0x1.8p52;
+  const Lanes shifted = x * 0.6366197723675814 + magic, n = shifted - magic;
+  // pi / 2 in three parts. The products with the first two are exact.
+  const Lanes r =
+      ((x - n * 0x1.921fb544p+0) - n * 0x1.0b4611a6p-34) - n * 0x1.3198a2e037073p-69;
+  const Lanes z = r * r, z2 = z * z, z4 = z2 * z2;
+  const Lanes odd = ((-1. / 6 + z * (1. / 120)) + z2 * (-1. / 5040 + z * (1. / 362880))) +
+                    z4 * ((-1. / 39916800 + z * (1. / 6227020800)) +
+                          z2 * (-1. / 1307674368000 + z * (1. / 355687428096000)));
+  const Lanes even = ((1. / 24 + z * (-1. / 720)) + z2 * (1. / 40320 + z * (-1. / 3628800))) +
+                     z4 * ((1. / 479001600 + z * (-1. / 87178291200)) +
+                           z2 * (1. / 20922789888000 + z * (-1. / 6402373705728000)));
+  const Lanes s = r + r * (z * odd), c = 1.0 - (0.5 * z - z2 * even);
+  LongVector quadrant;
+  std::memcpy(&quadrant, &shifted, sizeof(quadrant));
+  const LaneMask swapped = (quadrant & 1) != 0;
+  sine = swapped ? c : s;
+  cosine = swapped ? s : c;
+  sine = (quadrant & 2) != 0 ? -sine : sine;
+  cosine = ((quadrant + 1) & 2) != 0 ? -cosine : cosine;
+}
+
+inline Lanes each_sin(Lanes x) {
+  Lanes sine, cosine;
+  if (!bits_of(~(magnitude(x) < 1e5))) {
+    sine_and_cosine(x, sine, cosine);
+    return sine;
+  }
+  for (int n = 0; n < kDoubleLanes; ++n) x[n] = std::sin(double(x[n]));
+  return x;
+}
+
+inline Lanes each_cos(Lanes x) {
+  Lanes sine, cosine;
+  if (!bits_of(~(magnitude(x) < 1e5))) {
+    sine_and_cosine(x, sine, cosine);
+    return cosine;
+  }
+  for (int n = 0; n < kDoubleLanes; ++n) x[n] = std::cos(double(x[n]));
+  return x;
+}
 
 inline Lanes each_pow(Lanes a, Lanes exponent) {
   for (int n = 0; n < kDoubleLanes; ++n) a[n] = std::pow(double(a[n]), double(exponent[n]));
