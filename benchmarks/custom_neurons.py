@@ -15,30 +15,34 @@ median and, in brackets, the minimum of wall-clock times, and the median process
 import argparse
 import dataclasses
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import Unavailable, Worker, serve
+from protocol import Worker, serve
 from records import AREA, INPUTS, NEURON_MODELS, OUTPUTS, NeuronWork
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # for neuron_models, which runs the code of a page
 PEER = HERE.parent / ".venv-peers" / "eventax" / "bin" / "python"
 HIDDEN, BATCH, SPIKES, T_END = 100, 64, 2.0, 6.0
-#: Models that eventax runs, too -> its solver and step in units of tau_syn.
+#: Models that eventax runs, too -> its solver and step in units of tau_syn, chosen so that output
+#: spikes are accurate to about 1e-3. Of Euler, Heun and Tsit5, Heun needs the least time for that.
 COMPARED = {
-    "ThetaQIF": ("Heun", 0.05),
-    "ExponentialLIF": ("Heun", 0.01),
-    "AdaptiveLIF": ("Heun", 0.05),
+    "ThetaQIF": ("Heun", 0.03),
+    "ExponentialLIF": ("Heun", 0.015),
+    "AdaptiveLIF": ("Heun", 0.03),
 }
 LAYERS = ("hidden", "output")
+ROWS = {"forward": "forward", "weights": "forward + backward"}
+MOST_COMPILE_SECONDS = 300.0
+#: Largest difference of output spike times, in units of tau_syn.
+MOST_APART = 5e-3
 
 
 # ---- the worker of this library
@@ -187,7 +191,7 @@ def differences(ours: dict[str, np.ndarray], peer: dict[str, np.ndarray]) -> dic
     counts = [np.isfinite(times).sum(axis=-1) for times in hidden]
     same = counts[0] == counts[1]
     shared = np.isfinite(hidden[0]) & same[..., None]
-    apart = np.abs(hidden[0] - hidden[1], where=shared, out=np.zeros_like(hidden[0]))
+    apart = np.abs(np.where(shared, hidden[0], 0) - np.where(shared, hidden[1], 0))
     figures = {
         "hidden spikes": float(apart.max()),
         "hidden spikes, median": float(np.median(apart[shared])),
@@ -200,5 +204,130 @@ def differences(ours: dict[str, np.ndarray], peer: dict[str, np.ndarray]) -> dic
     return figures
 
 
+# ---- the harness
+
+
+def launch(work: NeuronWork, folder: Path, library: str, command: list) -> Worker:
+    """Start a process of a library and load the work.
+
+    Raises:
+        Unavailable: the process failed.
+    """
+    file = folder / f"{work.model}.npz"
+    if not file.exists():
+        work.save(file)
+    worker = Worker(command, folder / f"{library} {work.model}.log", None)
+    worker.ask(do="load", work=str(file), limit=MOST_COMPILE_SECONDS)
+    return worker
+
+
+def measure(
+    workers: dict[Any, Worker], rounds: int, seconds: float
+) -> dict[tuple[Any, str], dict[str, list[float]]]:
+    """Time both rows of all workers in turn; the key is that of the worker and the row."""
+    figures: dict[tuple[Any, str], dict[str, list[float]]] = {}
+    for row in ROWS:
+        for worker in workers.values():
+            worker.ask(do="first", row=row, limit=MOST_COMPILE_SECONDS)
+    for _ in range(rounds):
+        for row in ROWS:
+            for key, worker in workers.items():
+                answer = worker.ask(do="time", row=row, seconds=seconds)
+                lists = figures.setdefault((key, row), {"seconds": [], "processor": []})
+                for name in lists:
+                    lists[name] += answer[name]
+    return figures
+
+
+def arrays_of(worker: Worker, folder: Path) -> dict[str, np.ndarray]:
+    """Return the results of a worker."""
+    file = folder / "results.npz"
+    worker.ask(do="results", file=str(file), limit=MOST_COMPILE_SECONDS)
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+def milliseconds(figures: dict[str, list[float]]) -> str:
+    """Return median, minimum and processor time as the cell of a table."""
+    wall, processor = figures["seconds"], statistics.median(figures["processor"])
+    middle = statistics.median(wall)
+    return f"{1e3 * middle:.3g} ({1e3 * min(wall):.3g}); {1e3 * processor:.3g}"
+
+
+def ratio(first: dict[str, list[float]], second: dict[str, list[float]]) -> str:
+    """Return how often the second goes into the first: by the clock and by processor time."""
+    quotients = [
+        statistics.median(first[name]) / statistics.median(second[name])
+        for name in ("seconds", "processor")
+    ]
+    return " / ".join(f"{quotient:.3g}" for quotient in quotients)
+
+
+def compare(folder: Path, rounds: int, seconds: float) -> None:
+    """Print the table of this library and eventax."""
+    print("| model, eventax's solver | row | jaxsnn | eventax | times faster |")
+    print("|---|---|--:|--:|--:|", flush=True)
+    notes = []
+    for model, (solver, step) in COMPARED.items():
+        work = make_work(model)
+        peer: list = [PEER, HERE / "peer_eventax_models.py", solver, str(step)]
+        workers = {
+            "jaxsnn": launch(work, folder, "jaxsnn", [sys.executable, __file__, "--worker"]),
+            "eventax": launch(work, folder, "eventax", peer),
+        }
+        ours, theirs = (arrays_of(worker, folder) for worker in workers.values())
+        apart = differences(ours, theirs)
+        if not apart["output spikes"] < MOST_APART:
+            raise SystemExit(f"{model}: the libraries differ: {apart}")
+        figures = measure(workers, rounds, seconds)
+        for worker in workers.values():
+            worker.stop()
+        for row, title in ROWS.items():
+            pair = figures["jaxsnn", row], figures["eventax", row]
+            cells = [milliseconds(pair[0]), milliseconds(pair[1]), ratio(pair[1], pair[0])]
+            print(f"| {model}, {solver} {step} | {title} | {' | '.join(cells)} |", flush=True)
+        notes.append(f"{model}: { ({key: float(f'{x:.2g}') for key, x in apart.items()}) }")
+    print("", *notes, sep="\n", flush=True)
+
+
+def compare_models(folder: Path, rounds: int, seconds: float) -> None:
+    """Print the table of all models in native kernels."""
+    workers, spikes = {}, {}
+    for model in NEURON_MODELS:
+        work = make_work(model)
+        workers[model] = launch(work, folder, "jaxsnn", [sys.executable, __file__, "--worker"])
+        hidden = arrays_of(workers[model], folder)["hidden_times"]
+        spikes[model] = np.isfinite(hidden).sum(axis=-1).mean()
+    figures = measure(workers, rounds, seconds)
+    for worker in workers.values():
+        worker.stop()
+    titles = [f"{title} | ratio" for title in ROWS.values()]
+    print(f"\n| model | spikes per neuron | {' | '.join(titles)} |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for model in NEURON_MODELS:
+        cells = [f"{spikes[model]:.3g}"]
+        for row in ROWS:
+            cells.append(milliseconds(figures[model, row]))
+            cells.append(ratio(figures[model, row], figures["CubaLIF", row]))
+        print(f"| {model} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each library")
+    parser.add_argument("--seconds", type=float, default=0.5, help="at least, for one turn")
+    parser.add_argument("--ours", action="store_true", help="without eventax")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        serve(lambda: "jaxsnn", build)
+        return
+    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}\n")
+    with tempfile.TemporaryDirectory() as name:
+        if not options.ours:
+            compare(Path(name), options.rounds, options.seconds)
+        compare_models(Path(name), options.rounds, options.seconds)
+
+
 if __name__ == "__main__":
-    serve(lambda: "jaxsnn", build)
+    main()

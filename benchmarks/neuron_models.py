@@ -4,9 +4,7 @@ The adaptive LIF and the exponential integrate-and-fire neuron are those of docs
 models are current-based: an arrival raises j.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,9 +16,7 @@ from jaxsnn.event.dynamics.decaying_modes import DecayingModes
 from jaxsnn.event.dynamics.integrated_neuron import IntegratedNeuron
 from jaxsnn.event.dynamics.neuron_model import Neuron
 from jaxsnn.network.structure import TauShape
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.extending_page import defined_by  # noqa: E402: the page's code is run for the tests, too
+from tests.extending_page import defined_by
 
 LINEAR = defined_by("A neuron model")
 NONLINEAR = defined_by("A neuron model with nonlinear equations")

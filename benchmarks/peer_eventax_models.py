@@ -11,7 +11,6 @@ import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix
 from eventax.evnn import EvNN
 from eventax.neuron_models import EIF, LIF, QIF
 from eventax.neuron_models.helpers import clip_with_identity_grad
@@ -89,7 +88,6 @@ def build(work: NeuronWork):
         max_event_steps=int(1.2 * (inputs + 2 * work.hidden_events)),
         solver_stepsize=STEP,
         solver=getattr(diffrax, SOLVER)(),
-        root_finder=optimistix.Newton(1e-4, 1e-4, optimistix.rms_norm),
         **options,
     )
     weights = jnp.asarray(weights, jnp.float32)

@@ -22,7 +22,14 @@ _LINEAR = {**_TIMES, "v_threshold": 1.0, "v_reset": 0.0}
 _NIR = {**_LINEAR, "r": 1.0, "w_in": 1.0, "v_leak": 0.0}
 _EXPONENTIAL = {
     **_TIMES,
-    **{"r": 1.0, "v_leak": 0.0, "v_rheobase": 1.0, "sharpness": 0.2, "v_spike": 2.0, "v_reset": 0.0},
+    **{
+        "r": 1.0,
+        "v_leak": 0.0,
+        "v_rheobase": 1.0,
+        "sharpness": 0.2,
+        "v_spike": 2.0,
+        "v_reset": 0.0,
+    },
 }
 #: Neuron model of custom_neurons.py -> parameters, equal for all neurons.
 NEURON_MODELS = {

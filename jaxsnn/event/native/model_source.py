@@ -717,7 +717,9 @@ def _forward_series(
     _, excess = _traced(
         "excess", of_state(neuron.excess), columns, constants, state, program=program
     )
-    next_results = [(f"x[{n}][k + 1] = unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(rate)]
+    next_results = [
+        (f"x[{n}][k + 1] = unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(rate)
+    ]
     return _series_class(
         "Series",
         program,
@@ -748,7 +750,9 @@ def _backward_series(
         "rate", both, [constants_columns, x, p], constants, state, state, inputs=inputs
     )
     rates, by_c, by_x = results[:size], results[size : size + count], results[size + count :]
-    moving = [(f"x[{n}][k + 1] = -unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(rates)]
+    moving = [
+        (f"x[{n}][k + 1] = -unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(rates)
+    ]
     moving += [(f"p[{n}][k + 1] = unit * (1.0 / (k + 1)) *", value) for n, value in enumerate(by_x)]
     of_constants = [(f"by_constant[{n}][k] =", value) for n, value in enumerate(by_c)]
     signature = "template <bool kWithConstants> void next(int k, Lanes unit)"
