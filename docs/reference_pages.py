@@ -183,6 +183,7 @@ TOPICS = {
         summaries={
             "Events": "spikes as arrays `time` (seconds, `inf` in unused slots) and `index`; "
             "`Events.of_steps(x, dt)` converts spike counts (time, batch, channels)",
+            "poisson_events": "draw a Poisson spike train for each channel",
             "GradedEvents": "spikes with a size: `time`, `index` and `value`, NIR's "
             "`ValuedEventData`",
             "Currents": "piecewise constant currents: `Currents.held(x, dt)` of a value per step, "

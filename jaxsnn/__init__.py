@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from jaxsnn.simulation.fidelity import fidelity as fidelity
     from jaxsnn.simulation.neurobench import NeuroBench as NeuroBench
     from jaxsnn.simulation.neurobench import neurobench as neurobench
+    from jaxsnn.simulation.poisson import poisson_events as poisson_events
     from jaxsnn.simulation.reset_comparison import compare_resets as compare_resets
     from jaxsnn.simulation.simulate import simulate as simulate
     from jaxsnn.simulation.solution import Solution as Solution
@@ -107,6 +108,7 @@ _HOME = {
     "neurobench": "jaxsnn.simulation.neurobench",
     "parse": "jaxsnn.nir",
     "place_and_route": "jaxsnn.bss2.search.portfolio",
+    "poisson_events": "jaxsnn.simulation.poisson",
     "quantize": "jaxsnn.bss2.search.quantize",
     "read": "jaxsnn.nir",
     "register_framework": "jaxsnn.nir.frameworks",

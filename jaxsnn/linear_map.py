@@ -23,6 +23,26 @@ Shape = tuple[int, ...]
 Entries = tuple[np.ndarray, np.ndarray, Any]
 
 
+def order_of_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the indices that sort pairs of numbers of at least 0; equal pairs keep their order.
+
+    It is `np.lexsort((second, first))`, several times as fast for millions of pairs.
+
+    >>> order_of_pairs(np.array([1, 0, 1, 0]), np.array([2, 5, 2, 3])).tolist()
+    [3, 1, 0, 2]
+    """
+    count = len(first)
+    if count == 0:
+        return np.zeros(0, np.int64)
+    width = int(second.max()) + 1
+    if (int(first.max()) + 1) * width * count >= 2**63:
+        return np.lexsort((second, first))
+    # Each key ends with the index of its pair, so that keys differ and contain the result.
+    keys = (first.astype(np.int64) * width + second) * count + np.arange(count)
+    keys.sort()
+    return keys % count
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """Sliding window of a convolution or pool, one entry for each spatial axis.

@@ -180,10 +180,17 @@ KERNELS = Capabilities[StaticNetwork](
             feature=features.FOREIGN_MODEL,
             code="by-xla",
             reason="{nodes}: the neuron model is not a NIR type; the native kernels simulate it if "
-            "its equations are linear and it receives no convolution, else XLA, which is slower",
+            "its equations are linear or it is an IntegratedNeuron, and it receives no "
+            "convolution; else XLA does, which is slower, but no IntegratedNeuron",
             severity="note",
         ),
-        _slow(features.FOREIGN_MODEL_IN_CYCLE, "a neuron model of the cycle is not a NIR type"),
+        Limit(
+            feature=features.FOREIGN_MODEL_IN_CYCLE,
+            code="by-xla",
+            reason="{nodes}: a neuron model of the cycle is not a NIR type; XLA simulates it, which "
+            "is slower than the native kernels, but no IntegratedNeuron",
+            severity="note",
+        ),
         _slow(features.BOXES_INTO_CURRENTS, "rectangular pulses drive a decaying synaptic current"),
         _slow(
             features.JUMPS_IN_CYCLE, "spikes within a cycle act directly on the membrane potential"

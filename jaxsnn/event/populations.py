@@ -33,6 +33,7 @@ from jaxsnn.event.forward.layer import LayerSpec, LayerSpikes
 from jaxsnn.event.forward.readout import Drive, Places, membrane
 from jaxsnn.event.forward.sample_parts import in_parts
 from jaxsnn.event.native.native_group import (
+    MOST_STEPS,
     ByTarget,
     SynapseLists,
     native_group_spikes,
@@ -83,10 +84,6 @@ from jaxsnn.network.reductions import count_over_last, greatest
 from jaxsnn.network.structure import Population
 from jaxsnn.options import ENGINE
 from jaxsnn.wording import Text
-
-#: Maximum number of steps, of all samples, in the log of a cycle whose synapses have separate delays:
-#: about 3 GB in XLA with float64.
-MOST_STEPS = 2**25
 
 
 class ArrivalArrays(NamedTuple):
@@ -604,7 +601,7 @@ class RecurrentPart:
             senders=group.senders,
             immediate=group.immediate,
         )
-        if len(group.senders):
+        if len(group.senders) and group.immediate:
             self._refuse_long(spec.max_events, synapses.max_deliveries, batch)
         constants = [part.constants() for part in self.parts]
         primals = match_device_axes(

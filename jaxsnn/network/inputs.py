@@ -400,7 +400,13 @@ def refuse_bad_events(
         UsageError: an event is invalid; the message contains the first.
     """
     _refuse_times(name, time, dtype)
-    _refuse_channels(name, index, np.isfinite(time), size)
+    used = np.isfinite(time)
+    are_channels = (
+        index.dtype.kind in "iu" and index.size and 0 <= index.min() <= index.max() <= size
+    )
+    if are_channels and not (used & (index == size)).any():
+        return  # the usual case, faster than a copy of the used slots
+    _refuse_channels(name, index, used, size)
 
 
 def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:
@@ -408,6 +414,11 @@ def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:
     become inf, the mark of unused slots, and smaller ones 0, without a note.
     """
     earliest, latest = np.finfo(dtype).tiny, np.finfo(dtype).max
+    if time.size:
+        first, last = time.min(), time.max()  # NaN if there is one
+        is_narrow = np.dtype(time.dtype).itemsize <= np.dtype(dtype).itemsize
+        if first >= earliest and (last <= latest or (last == np.inf and is_narrow)):
+            return  # the usual case, faster than marking all events
     is_small = (time < earliest) & (time != 0)
     bad = np.isnan(time) | is_small | (np.isfinite(time) & (time > latest))
     if bad.any():

@@ -1,5 +1,5 @@
-"""Number of slots of inputs: powers of two, so that runs with different numbers of events share
-compiled code.
+"""Number of slots of inputs: powers of two, or eighths of them where there are many, so that runs with
+different numbers of events share compiled code.
 
 XLA compiles for each shape. Slots after the last event are unused (time inf) and change nothing.
 """
@@ -17,12 +17,16 @@ from jaxsnn.network.valued_inputs import Currents, Input
 
 
 def bucket(slots: int) -> int:
-    """Return the smallest power of two that is at least a number of slots."""
-    return 1 << max(slots - 1, 0).bit_length()
+    """Return the smallest power of two that is at least a number of slots; of a million or more, a
+    multiple of an eighth of it.
+    """
+    power = 1 << max(slots - 1, 0).bit_length()
+    step = power // 8 if power > 2**20 else power
+    return -(-slots // step) * step if slots > 0 else power
 
 
 def in_buckets(trains: Mapping[str, Input], channels: Mapping[str, int]) -> dict[str, Input]:
-    """Return inputs with a power of two slots each, if they are on the processor; others unchanged.
+    """Return inputs with a `bucket` of slots each, if they are on the processor; others unchanged.
 
     Args:
         channels: number of channels of each input.

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxsnn.errors import GraphError, Note, Problem, UsageError, suggestion, warn_of
 from jaxsnn.keywords import suggests_keywords
+from jaxsnn.linear_map import order_of_pairs
 from jaxsnn.nir.dialects.resolve import resolve_neurons
 from jaxsnn.nir.frameworks.registry import build_options
 from jaxsnn.nir.graphs.export import dense_document, tagged
@@ -163,7 +164,7 @@ class Edges:
                     fix="number neurons by integers from 0",
                     node=name,
                 )
-        order = np.lexsort((post, pre))
+        order = order_of_pairs(pre, post)
         parameters = {
             "shape": np.array(shape),
             "source": pre[order].astype(np.int32),

@@ -20,6 +20,14 @@ from jaxsnn.event.native.model_source import integration_obstacles
 from jaxsnn.event.native.native_layer import native_layer_spikes
 from tests.event.agreement import finite_times
 from tests.event.differences import some_relative_errors
+from tests.event.grazing import (
+    TAU_MEM,
+    TAU_SYN,
+    THRESHOLD,
+    WEIGHTS,
+    assert_grazed,
+    grazing_arrivals,
+)
 from tests.oracles import integrated_neuron
 
 run_native: Any = native_layer_spikes
@@ -183,9 +191,8 @@ def numpy_equations(model, c):
     return rate, arrive, reset
 
 
-def assert_as_expected(model, seed, **options):
-    """Compare the spikes of a random case; return their number, 0 if a maximum touches."""
-    spec, arguments = case(model, seed, **options)
+def assert_as_expected(model, spec, arguments):
+    """Compare the spikes with those of the oracle; return their number, 0 if a maximum touches."""
     weight, constants, time, row, t_end = (jax.tree.map(np.asarray, part) for part in arguments)
     spikes, total = run_native(spec, 1, *arguments), 0
     for sample, neuron in np.ndindex(len(time), weight.shape[1]):
@@ -209,14 +216,31 @@ def assert_as_expected(model, seed, **options):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_no_spike_is_missed(x64, model):
-    assert sum(assert_as_expected(model, seed, batch=1) for seed in range(4)) > 20
+    assert sum(assert_as_expected(model, *case(model, seed, batch=1)) for seed in range(4)) > 20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [QIF, EIF])
 def test_no_spike_of_a_thousand_trains_is_missed(x64, model):
-    counts = [assert_as_expected(model, seed, neurons=1, batch=1) for seed in range(1000)]
+    counts = [
+        assert_as_expected(model, *case(model, seed, neurons=1, batch=1)) for seed in range(1000)
+    ]
     assert sum(counts) > 2000
+
+
+@pytest.mark.parametrize("distance", [0.5, 5.0, 50.0])
+def test_a_sharp_upstroke_far_above_the_reset_is_not_missed(x64, distance):
+    """Its first Taylor coefficients are below the smallest number while V is far away."""
+    spec, (weight, constants, *others) = case(EIF, 1, batch=1)
+    sharpness = constants.sharpness / 20
+    constants = replace(
+        constants,
+        sharpness=sharpness,
+        v_spike=constants.v_critical + 8 * sharpness,
+        v_reset=constants.v_reset - distance,
+    )
+    weight = jnp.abs(weight) * (1 + distance)
+    assert assert_as_expected(EIF, spec, (weight, constants, *others)) > 10
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -276,6 +300,26 @@ def test_single_precision_is_close(x64, model):
     assert spikes.count.sum() > 20
 
 
+class Linear(CurrentBased):
+    """tau_mem v' = j - v."""
+
+    def rate(self, constants, state):
+        v, j = state
+        return (j - v) / constants.tau_mem, -j / constants.tau_syn
+
+
+def test_maxima_just_above_the_threshold_fire(x64):
+    constants = dict.fromkeys((field.name for field in fields(ModelConstants)), 0.0)
+    constants |= {"tau_mem": TAU_MEM, "tau_syn": TAU_SYN, "v_spike": THRESHOLD}
+    shape = THRESHOLD.shape
+    arrays = {name: jnp.broadcast_to(value, shape) for name, value in constants.items()}
+    time, row = grazing_arrivals(0)
+    weight = jnp.broadcast_to(WEIGHTS, (len(WEIGHTS), *shape))
+    spec = LayerSpec(neuron=Linear(), max_spikes=3)
+    spikes = run_native(spec, 1, weight, ModelConstants(**arrays), time, row, jnp.asarray(T_END))
+    assert_grazed(spikes, time)
+
+
 class Escaping(QIF):
     """V grows without bounds in finite time, before it could reach a threshold."""
 
@@ -300,13 +344,120 @@ def test_a_threshold_below_the_start_fires_at_once(x64, once):
     assert (spikes.count == 1).all() if once else (spikes.count > 1).all()
 
 
-# -- models that cannot be integrated
+class Doubled(CurrentBased):
+    """QIF whose first, third, ... spike puts V above the threshold, so that another follows at once."""
 
+    def begin(self, constants):
+        return (*super().begin(constants), jnp.zeros_like(constants.v_rest))
 
-class Sorting(QIF):
     def rate(self, constants, state):
-        v, j = super().rate(constants, state)
-        return v, jnp.sort(j)
+        v_rate, j_rate = QIF().rate(constants, state[:2])
+        return v_rate, j_rate, jnp.zeros_like(v_rate)
+
+    def reset(self, constants, state):
+        v, j, doubled = state
+        rest, peak = constants.v_reset * v / constants.v_spike, v + constants.step * (1 + j**2)
+        after = jnp.where(doubled > 0.5, rest, peak)
+        return after, j + constants.step * doubled, 1 - doubled
+
+
+def test_spikes_at_once_have_the_gradients_of_differences(x64):
+    spec, (weight, constants, *others) = case(QIF, 5)
+    spec = replace(spec, neuron=Doubled())
+    factors = np.random.default_rng(1).normal(size=(2, 3, spec.max_spikes))
+
+    def spikes_of(shares):
+        changed = jax.tree.map(lambda x, y: x * (1 + y), (weight, constants), shares)
+        return run_native(spec, 1, *changed, *others)
+
+    def value(shares):
+        spikes = spikes_of(shares)
+        return jnp.sum(finite_times(spikes.time) * factors), spikes.count
+
+    nothing = jax.tree.map(jnp.zeros_like, (weight, constants))
+    spikes = spikes_of(nothing)
+    np.testing.assert_array_equal(spikes.count % 2, 0)
+    np.testing.assert_array_equal(spikes.time[:, :, ::2], spikes.time[:, :, 1::2])
+    assert spikes.count.sum() > 20
+    errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=4)
+    assert errors.max() < 1e-5
+
+
+# -- operations of models
+
+
+#: Functions of s, between 0 and 0.6, and of a constant c near 1.
+OPERATIONS = (
+    lambda s, c: jnp.exp(s) + jnp.exp2(-s) + jnp.expm1(s),
+    lambda s, c: jnp.log(s + 0.5) - jnp.log1p(c * s),
+    lambda s, c: jnp.sqrt(s + 0.1) * jnp.cbrt(s + c) - jax.lax.rsqrt(s + 1),
+    lambda s, c: jnp.sin(2 * s) - jnp.cos(c - s) + jnp.tan(s),
+    lambda s, c: jnp.sinh(s) / jnp.cosh(s + 1) - jnp.tanh(c * s),
+    lambda s, c: jnp.arcsin(s) + c * jnp.arccos(s - 0.1) + jnp.arctan(3 * s),
+    lambda s, c: jnp.arcsinh(s) + jnp.arccosh(s + 1.5) - jnp.arctanh(c * s),
+    lambda s, c: jax.lax.erf(s) * jax.lax.erfc(s - c) + jax.nn.sigmoid(3 * s),
+    lambda s, c: jnp.square(s) * s**3 + (s + c) ** -2 - 0.5 ** (s + c),
+    lambda s, c: (s + 0.3) ** c + (s + 0.5) ** s + (s + 0.1) ** 2.5,
+    lambda s, c: jnp.where(c > 0.9, c - s, 2 * s) / jnp.minimum(c, 1.0) + abs(c - 1),
+)
+
+
+class EveryOperation(CurrentBased):
+    """V grows by all operations of a saturating function s of the current."""
+
+    def rate(self, constants, state):
+        c, (_, j) = constants, state
+        s = 0.6 * j / (1 + j)
+        drive = sum((1 + 0.1 * n) * f(s, c.v_critical) for n, f in enumerate(OPERATIONS))
+        return drive / c.tau_mem, -j / c.tau_syn
+
+    def reset(self, constants, state):
+        return jnp.minimum(constants.v_reset, 0.1) + 0 * state[0], jnp.clip(state[1], 0.1, 2.0)
+
+
+def operations_case(seed):
+    spec, (weight, constants, *others) = case(QIF, seed)
+    constants = replace(constants, v_spike=constants.v_spike / 2)
+    return replace(spec, neuron=EveryOperation()), (jnp.abs(weight) / 3, constants, *others)
+
+
+def test_all_operations_have_their_series(x64):
+    spec, arguments = operations_case(0)
+    weight, constants, time, row, t_end = (jax.tree.map(np.asarray, part) for part in arguments)
+    spikes, neuron = run_native(spec, 1, *arguments), EveryOperation()
+    rates, resets = jax.jit(neuron.rate), jax.jit(neuron.reset)
+    for index in range(weight.shape[1]):
+        c = jax.tree.map(lambda value, index=index: value[index], constants)
+        order = np.argsort(time[0])
+        train, _ = integrated_neuron.spikes(
+            lambda x, c=c: np.array(rates(c, tuple(x))),
+            lambda x, c=c: x[0] - c.v_spike,
+            lambda x, c=c: np.array(resets(c, tuple(x))),
+            lambda x, weight: (x[0], x[1] + weight),
+            (c.v_rest, 0.0),
+            [(time[0, n], weight[row[0, n], index]) for n in order],
+            float(t_end),
+        )
+        assert len(train) > 5
+        assert spikes.count[0, index] == len(train)
+        np.testing.assert_allclose(spikes.time[0, index, : len(train)], train, rtol=0, atol=1e-10)
+
+
+def test_gradients_of_all_operations_are_those_of_differences(x64):
+    spec, (weight, constants, *others) = operations_case(1)
+    factors = np.random.default_rng(1).normal(size=(2, 3, spec.max_spikes))
+
+    def value(shares):
+        changed = jax.tree.map(lambda x, y: x * (1 + y), (weight, constants), shares)
+        spikes = run_native(spec, 1, *changed, *others)
+        return jnp.sum(finite_times(spikes.time) * factors), spikes.count
+
+    nothing = jax.tree.map(jnp.zeros_like, (weight, constants))
+    errors = some_relative_errors(value, nothing, np.random.default_rng(0), per_leaf=4)
+    assert errors.max() < 1e-5
+
+
+# -- models that cannot be integrated
 
 
 class Pushed(QIF):
@@ -314,15 +465,59 @@ class Pushed(QIF):
         return state[0] + weight, state[1]
 
 
-class Clipped(QIF):
-    def rate(self, constants, state):
-        v, j = super().rate(constants, state)
-        return jnp.minimum(v, 1e3), j
+class Depleted(QIF):
+    def arrive(self, state, weight):
+        return state[0], 0.5 * state[1] + weight
+
+
+class FoldedThreshold(QIF):
+    def excess(self, constants, state):
+        return jnp.abs(state[0]) - constants.v_spike
+
+
+def changed(method, operation):
+    """The QIF with an operation of V in a method."""
+
+    def change(self, constants, state):
+        v, *others = getattr(super(model, self), method)(constants, state)
+        return operation(v), *others
+
+    model = type("Changed", (QIF,), {method: change})
+    return model
 
 
 @pytest.mark.parametrize(
     ("model", "reason"),
-    [(Sorting, "sort"), (Pushed, "move V"), (Clipped, "rate contains the operation le")],
+    [
+        (Pushed, "Pushed move V"),
+        (Depleted, "missing connections, change the state of its neuron model Depleted"),
+        (FoldedThreshold, "FoldedThreshold: 'excess' contains the operation abs of the state"),
+        *(
+            (changed("rate", operation), f"Changed: 'rate' contains {reason}")
+            for operation, reason in (
+                (lambda v: jnp.minimum(v, 1e3), "the operation min of the state"),
+                (lambda v: jnp.clip(v, 0, 1), "the operation max of the state"),
+                (lambda v: jnp.where(v > 0, v, 0), "the operation gt of the state"),
+                (lambda v: v * (v > 0), "the operation gt of the state"),
+                (lambda v: v - jnp.sign(v), "the operation sign of the state"),
+                (jax.nn.softplus, "the operation max of the state"),
+            )
+        ),
+        *(
+            (changed(method, operation), f"Changed: '{method}' contains {reason}")
+            for method in ("rate", "reset")
+            for operation, reason in (
+                (jnp.sort, "the operation sort,"),
+                (jnp.mean, "the operation reduce_sum,"),
+                (lambda v: jnp.roll(v, 1), "the operation slice between"),
+                (lambda v: v * jnp.asarray([1.0, 2.0, 3.0]), "an array of different numbers"),
+                (jnp.floor, "the operation floor,"),
+                (lambda v: v % 1.0, "the operation rem,"),
+                (lambda v: v.astype(int).astype(v.dtype), "the operation convert_element_type of"),
+                (lambda v: jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, v), "the operation scan,"),
+            )
+        ),
+    ],
 )
 def test_other_models_are_refused(model, reason):
     obstacles = list(map(str, integration_obstacles(model(), case(QIF, 0)[1][1], "float32")))

@@ -19,6 +19,14 @@ from jaxsnn.event.native.native_layer import native_layer_spikes
 from jaxsnn.network.structure import TauShape
 from tests.event.agreement import finite_times
 from tests.event.differences import some_relative_errors
+from tests.event.grazing import (
+    TAU_MEM,
+    TAU_SYN,
+    THRESHOLD,
+    WEIGHTS,
+    assert_grazed,
+    grazing_arrivals,
+)
 from tests.oracles import linear_neuron
 
 run_native: Any = native_layer_spikes
@@ -144,6 +152,15 @@ class Resonator(LinearModel):
         return a, [1, 0, 0], [p["v_reset"], 0, p["step"]], [0, 1, 0]
 
 
+class PartialReset(TwoSynapses):
+    """Spikes scale the currents."""
+
+    def reset(self, constants, state):
+        v, j, slow = state
+        lost = constants.step * j
+        return constants.v_reset + 0.1 * constants.step * v, j - lost, slow + 0.5 * lost
+
+
 #: Model -> mean of its constant tau_slow, and of its weights.
 MODELS = {AdaptiveThreshold: (0.03, 1.5), TwoSynapses: (0.04, 1.5), Resonator: (0.004, 6.0)}
 
@@ -214,10 +231,25 @@ def test_no_spike_is_missed(x64, model, uniform):
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-@pytest.mark.parametrize("model", MODELS)
+def test_maxima_just_above_the_threshold_fire(x64, uniform):
+    shape, others = THRESHOLD.shape, {"v_reset": -0.1, "step": 0.3, "tau_slow": 0.03}
+    constants = {"threshold": THRESHOLD, "tau_mem": TAU_MEM, "tau_syn": TAU_SYN, **others}
+    arrays = {name: jnp.broadcast_to(value, shape) for name, value in constants.items()}
+    time, row = grazing_arrivals(0)
+    weight = jnp.broadcast_to(WEIGHTS, (len(WEIGHTS), *shape))
+    spec = LayerSpec(neuron=AdaptiveThreshold(uniform=uniform), max_spikes=3)
+    spikes = run_native(spec, 1, weight, ModelConstants(**arrays), time, row, jnp.asarray(T_END))
+    assert_grazed(spikes, time)
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+@pytest.mark.parametrize("model", [*MODELS, PartialReset])
 def test_gradients_are_those_of_differences(x64, model, uniform):
     """By weights, all constants and the arrival times."""
-    spec, arguments = case(model, 4, uniform=uniform, neurons=2)
+    drawn = TwoSynapses if model is PartialReset else model
+    spec, arguments = case(drawn, 4, uniform=uniform, neurons=2)
+    spec = replace(spec, neuron=model(uniform=uniform))
+    assert not list(linear_obstacles(spec.neuron, arguments[1]))
     weight, constants, time, row, t_end = arguments
     factors = np.random.default_rng(1).normal(size=(len(time), 2, spec.max_spikes))
     late = jnp.where(jnp.isfinite(time), 0.0, jnp.inf)

@@ -95,6 +95,10 @@ def test_slots_behind_the_last_are_unused():
     assert held.value.shape == (2, 5, 7)
     assert held.value[:, 3:].max() == 0
     assert [bucket(slots) for slots in (0, 1, 2, 3, 16, 17)] == [1, 1, 2, 4, 16, 32]
+    # a million or more: multiples of an eighth of the next power of two
+    assert [bucket(2**20 + extra) for extra in (0, 1, 2**18, 2**18 + 1)] == [
+        *(2**20, 2**20 + 2**18, 2**20 + 2**18, 2**20 + 2**19)
+    ]
     assert with_slots(wide, 2, channels=5) is wide
 
 

@@ -86,6 +86,11 @@ class Mistake:
     tests: tuple[str, ...] = ()
 
     @property
+    def is_native(self):
+        """Whether the file is C++."""
+        return self.file.startswith(_SOURCES)
+
+    @property
     def parts(self):
         """The text before the part that is replaced, this part, and the text after it."""
         if "«" not in self.old:
@@ -354,19 +359,18 @@ def _in_child(call, *, seconds):
 def _made(folder, mistake):
     """Have a mistake in the copy of the package while the context lasts."""
     path, text = folder / mistake.file, (ROOT / mistake.file).read_text()
-    is_kernel = mistake.package == "kernels"
-    if not is_kernel:
+    if not mistake.is_native:
         path.write_text(mistake.applied(text))
     try:
         yield
     finally:
-        if not is_kernel:
+        if not mistake.is_native:
             path.write_text(text)
 
 
 def _make(folder, mistake):
     """Have a mistake in this process, in the modules that are loaded."""
-    if mistake.package == "kernels":
+    if mistake.is_native:
         os.environ[SELECTED] = str(mistake.number)
         return
     path, text = folder / mistake.file, (ROOT / mistake.file).read_text()
@@ -489,10 +493,13 @@ def _detect(package, numbers, report, arguments):
 
 def _select_mistakes(folder):
     """Write all mistakes into the kernels of a copy; `SELECTED` decides which is there."""
-    for mistake in mistakes_of("kernels"):
+    support = folder / _SOURCES / "support.h"
+    mistakes = [mistake for mistake in mistakes_of("kernels") if mistake.is_native]
+    for mistake in mistakes:
         path = folder / mistake.file
         path.write_text(mistake.selectable(path.read_text()))
-    support = folder / _SOURCES / "support.h"
+    for path in {folder / mistake.file for mistake in mistakes} - {support}:
+        path.write_text(f'#include "support.h"\n{path.read_text()}')
     text = support.read_text()
     support.write_text(text.replace("namespace native {", f"{_SELECTOR}\nnamespace native {{", 1))
 

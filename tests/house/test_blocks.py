@@ -34,6 +34,7 @@ HERE = (
         "guide_finetune",
         "guide_results",
         "guide_streams",
+        "guide_brian2",
         "nir_semantics",
     ),
 )
@@ -47,6 +48,7 @@ ELSEWHERE = {
 EXTENSIONS = {
     "A node type": "nir/test_custom_node.py",
     "A neuron model": "event/test_custom_neuron.py",
+    "A neuron model with nonlinear equations": "event/test_exponential_neuron.py",
     "A loss": "train/test_custom_loss.py",
     "An encoder, a constraint, a regulariser": "train/test_custom_loss.py",
     "A placer or a router": "bss2/test_custom_placer.py",

@@ -32,6 +32,7 @@ SHORT = {
     "train_delays": {"SAMPLES": (192, 96, 96), "HIDDEN": 10, "EPOCHS": 2},
     "fine_tune_imported": {"SAMPLES": SAMPLES, "EPOCHS": 1},
     "recurrent_poisson": {"NEURONS": 20, "T_END": 0.05},
+    "microcircuit": {"SCALE": 0.01, "T_END": 0.15},
     "your_own_loop": {"STEPS": 3},
     "equinox_loop": {"SAMPLES": (100, 20, 20), "HIDDEN": 10, "EPOCHS": 1},
     "flax_loop": {"SAMPLES": (100, 20, 20), "HIDDEN": 10, "EPOCHS": 1},

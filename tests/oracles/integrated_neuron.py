@@ -49,17 +49,18 @@ def _advance(rate, excess, x, duration):
         return None, x, np.inf
     reached = lambda _, state: excess(state) - 1e-9  # noqa: E731
     reached.terminal, reached.direction = True, 1
-    run = solve_ivp(
-        lambda _, state: rate(state),
-        (0.0, duration),
-        x,
-        method="DOP853",
-        rtol=RTOL,
-        atol=ATOL,
-        dense_output=True,
-        events=reached,
-        first_step=min(duration, 1e-5),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # in steps that are rejected
+        run = solve_ivp(
+            lambda _, state: rate(state),
+            (0.0, duration),
+            x,
+            method="DOP853",
+            rtol=RTOL,
+            atol=ATOL,
+            dense_output=True,
+            events=reached,
+            first_step=min(duration, 1e-5),
+        )
     knots, closest = run.t, np.inf
     for n in range(len(knots) - 1):
         grid = np.linspace(knots[n], knots[n + 1], GRID)

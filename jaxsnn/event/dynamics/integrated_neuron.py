@@ -23,15 +23,17 @@ class IntegratedNeuron(Neuron):
     The state x, a tuple of which the first entry is V, follows x' = `rate` between events. A spike
     occurs where `excess` rises to 0, at a finite V, and `reset` returns the state after it.
 
-    A subclass implements constants, arrival_factor, begin, rate, excess, reset and arrive, in any
-    elementwise operations of JAX. It needs no flow, as there is no closed form of it: the native
-    kernels translate the methods to C++ and integrate the equations by Taylor series, with an error
-    of about 1e-16 of the state in each step (1e-11 with float32 networks). They are compiled at the
-    first use of a model, which needs a C++ compiler. Gradients are those of EventProp, with the
-    costate integrated backwards in the same way.
+    A subclass implements constants, arrival_factor, begin, rate, excess, reset and arrive, in
+    elementwise operations of JAX; rate and excess without comparisons of the state. It needs no
+    flow, as there is no closed form of it: the native kernels translate the methods to C++ and
+    integrate the equations by Taylor series, with an error of about 1e-16 of the state in each step
+    (1e-11 with float32 networks). They are compiled at the first use of a model, which needs a C++
+    compiler. Gradients are those of EventProp, with the costate integrated backwards in the same
+    way.
 
-    Only the native kernels of the event engine run such a model, without convolutions, cycles
-    and refractory periods. An arrival must not move the excess itself.
+    Only the native kernels of the event engine run such a model, without convolutions, cycles and
+    refractory periods. An arrival must not move the excess itself, and one of weight 0 must not
+    change the state. What is not supported is refused.
     """
 
     #: Spikes set V, and may change all other entries.
@@ -85,8 +87,8 @@ class IntegratedNeuron(Neuron):
     def _refuse(self) -> NoReturn:
         raise LoweringError(
             Text(
-                "the equations of the neuron model {type} are integrated, which only the native "
-                "kernels of the event engine do",
+                "only the native kernels of the event engine integrate the equations of the neuron "
+                "model {type}",
                 type=type(self).__name__,
             ),
             fix="simulate with EventDriven(backend='native'), without cycles and convolutions",

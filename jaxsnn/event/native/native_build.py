@@ -209,19 +209,19 @@ def _loaded(compiler: str, dtype: str, model: str = "") -> tuple[Path | None, ct
         if not isinstance(error.__cause__, UntrustedError):
             raise
         reason = f"{error.__cause__}, and kernels are not loaded from {folder}"
-        return None, _loaded_once(compiler, dtype, model, name, reason)
+        return None, _loaded_once(compiler, dtype, name, reason, model)
     path = folder / name
-    _build(compiler, dtype, model, path)
+    _build(compiler, dtype, path, model)
     try:
         return path, _register(_load(path), dtype, model)
     except (OSError, AttributeError) as error:
-        _build(compiler, dtype, model, path, again=str(error))
+        _build(compiler, dtype, path, model, again=str(error))
     fix = "set JAXSNN_CACHE_DIR to a folder from which programs may be executed"
     with _otherwise(f"{path} cannot be loaded", fix):
         return path, _register(_load(path), dtype, model)
 
 
-def _loaded_once(compiler: str, dtype: str, model: str, name: str, reason: str) -> ctypes.CDLL:
+def _loaded_once(compiler: str, dtype: str, name: str, reason: str, model: str = "") -> ctypes.CDLL:
     """Return the library, built in a temporary folder, which is removed once it is loaded.
 
     Args:
@@ -235,7 +235,7 @@ def _loaded_once(compiler: str, dtype: str, model: str, name: str, reason: str) 
         refuse_untrusted_parent(private)
         path = private / name
         with _otherwise(*_does_not_build(compiler)):
-            _compile(compiler, dtype, model, path)
+            _compile(compiler, dtype, path, model)
         keep(path, path, again=False)
         handle = _register(_load(path), dtype, model)
     fix = "set JAXSNN_CACHE_DIR to a folder that only you can write to"
@@ -251,7 +251,7 @@ def _cannot_be_stored(folder: Path) -> str:
     return f"the native kernels cannot be stored in {folder} (JAXSNN_CACHE_DIR)"
 
 
-def _build(compiler: str, dtype: str, model: str, path: Path, *, again: str = "") -> None:
+def _build(compiler: str, dtype: str, path: Path, model: str = "", *, again: str = "") -> None:
     """Build the library if it is missing, damaged or not trusted.
 
     Args:
@@ -277,13 +277,13 @@ def _build(compiler: str, dtype: str, model: str, path: Path, *, again: str = ""
         with build_folder(path.parent, f"{path.stem}-") as folder:
             built = folder / path.name
             with _otherwise(*_does_not_build(compiler)):
-                _compile(compiler, dtype, model, built)
+                _compile(compiler, dtype, built, model)
             keep(built, path, again=bool(again))
     if reason:
         warn_of_environment(f"{reason}: the native kernels were built again")
 
 
-def _compile(compiler: str, dtype: str, model: str, output: Path) -> None:
+def _compile(compiler: str, dtype: str, output: Path, model: str = "") -> None:
     """Compile a library for this machine, and report how long it takes."""
     kernels, duration = "the native kernels", "half a minute"
     if model:

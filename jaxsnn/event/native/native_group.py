@@ -39,6 +39,10 @@ from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.meshes import match_device_axes
 from jaxsnn.network.promotion import usual_promotion
 
+#: Maximum number of steps, of all samples, in the log of a cycle whose synapses have separate delays:
+#: about 3 GB in XLA with float64.
+MOST_STEPS = 2**25
+
 
 class ByTarget(NamedTuple):
     """Weights of a population's feedback to itself without a delay, in NIR's layout: the kernels
@@ -140,6 +144,15 @@ class _OnePopulation:
         of_table = max(Counter(self.senders).values(), default=0)
         return max(of_table, self.lists.max_deliveries) + bool(self.held)
 
+    def log_length(self, batch: int, arrivals: int) -> int:
+        """Return the number of steps of a sample that the log has room for: one for each event, or
+        two for each spike where a log of all events is long. The latter suffices if the kernels
+        simulate the group in slices of time (slices.h); they fail if they cannot.
+        """
+        events = arrivals + self.max_events * (1 + self.max_deliveries)
+        with_slices = len(self.lists.senders) > 0 and not self.lists.immediate
+        return 2 * self.max_events if with_slices and batch * events > MOST_STEPS else events
+
     @property
     def all_senders(self) -> Int[np.ndarray, "delayed"]:
         """Presynaptic neuron of each row of the delayed feedback, of a table or of lists."""
@@ -168,6 +181,7 @@ class _Kept(NamedTuple):
     table: Weights
     by_target: ByTarget
     constants: Constants
+    delay: Delays
     t_end: Seconds
     outcome: _Outcome
     log: _Log
@@ -406,7 +420,8 @@ def _group(
     row: Rows,
     t_end: Seconds,
 ) -> _Outcome:
-    return _simulated(population, table, by_target, constants, delay, time, row, t_end)[0]
+    operands = table, by_target, constants, delay, time, row, t_end
+    return _simulated(population, *operands, recorded=False)[0]
 
 
 def _simulated(
@@ -418,18 +433,20 @@ def _simulated(
     time: Times,
     row: Rows,
     t_end: Seconds,
+    *,
+    recorded: bool = True,
 ) -> tuple[_Outcome, _Log, Ordered]:
-    """Simulate the group with the kernel."""
+    """Simulate the group with the kernel.
+
+    Args:
+        recorded: whether to record what the backward pass needs; if not, the log and the sorted
+            arrivals are empty.
+    """
     dtype = table.dtype
     (batch, arrivals), neurons = time.shape, constants.tau_mem.size
-    slots, steps = (
-        (batch, neurons, population.max_spikes),
-        (
-            batch,
-            arrivals + population.max_events * (1 + population.max_deliveries),
-        ),
-    )
-    train, listed = (batch, population.max_events), (batch, arrivals)
+    slots = batch, neurons, population.max_spikes
+    steps = batch, population.log_length(batch, arrivals) if recorded else 0
+    train, listed = (batch, population.max_events), (batch, arrivals if recorded else 0)
     sent = steps if population.max_deliveries else (batch, 0)
     real = partial(jax.ShapeDtypeStruct, dtype=dtype)
     integers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
@@ -473,11 +490,12 @@ def _forward(population: _OnePopulation, *arguments: Any) -> tuple[_Outcome, _Ke
     """
     values = values_of(arguments)
     outcome, log, arrivals = _simulated(population, *values)
-    table, by_target, constants, _, _, _, t_end = values
+    table, by_target, constants, delay, _, _, t_end = values
     residuals = _Kept(
         table=table,
         by_target=by_target,
         constants=constants,
+        delay=delay,
         t_end=t_end,
         outcome=outcome,
         log=log,
@@ -506,7 +524,12 @@ def _backward(
     results = tuple(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     gradients = kernel("jaxsnn_group_backward", results)(
         *(residuals.table, lists.begin, lists.target, *residuals.by_target, constants),
-        jnp.asarray(residuals.t_end, dtype),
+        *(
+            jnp.asarray(residuals.t_end, dtype),
+            residuals.delay,
+            population.all_senders,
+            jnp.asarray(population.refractory, dtype),
+        ),
         *(spikes.time, spikes.slope, spikes.count, outcome.time, outcome.neuron, outcome.needed),
         *(*residuals.log, *arrivals, *drives),
         subtract=bool(population.subtract),

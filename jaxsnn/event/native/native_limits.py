@@ -216,8 +216,7 @@ def runs_native(
         if required:
             raise UsageError(
                 Text(
-                    "the equations of population '{population}' are integrated, which only the "
-                    "native backend does",
+                    "only the native backend integrates the equations of population '{population}'",
                     population=name,
                 ),
                 fix='pass EventDriven(backend="native")',
@@ -227,8 +226,8 @@ def runs_native(
     if obstacle is not None and required:
         raise UsageError(
             Text(
-                "population '{population}' cannot be simulated: {obstacle}. Its equations are "
-                "integrated, which only the native backend does",
+                "population '{population}' cannot be simulated: {obstacle}. Only the native "
+                "backend integrates its equations",
                 population=name,
                 obstacle=obstacle,
             ),

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxsnn.errors import LoweringError
 from jaxsnn.event.event_arrays import Rows, Times
 from jaxsnn.event.projections.arrivals import Path, Train
+from jaxsnn.linear_map import order_of_pairs
 from jaxsnn.network.array_types import Array, Float, Int
 from jaxsnn.network.operators import delayed_by_source
 from jaxsnn.wording import Text
@@ -111,6 +112,7 @@ def group_synapses(
     neurons = sum(population.size for population in populations)
     outside, delayed, immediate = _Rows(), _Rows(), _Rows(count=neurons)
     times, rows = [], []
+    rows_of: dict[str, int] = {}  # source outside the group -> its first row, without delays
     for population in populations:
         for source, path in population.paths:
             operator = delayed_by_source(path)
@@ -120,12 +122,19 @@ def group_synapses(
             late = population.steps_late.get(source, 0.0)
             if source not in first_of:
                 _refuse_unsupported_input(population.name, source, trains[source], row_delay)
-                time, channel = trains[source].time, trains[source].channel
-                if operator.delay is not None:
-                    time = time + operator.delay.at[channel].get(mode="clip")
-                times.append(time)
-                rows.append(jnp.broadcast_to(channel + outside.count, time.shape))
-                kind, row, count = outside, pre, operator.inward
+                if source in rows_of and operator.delay is None:
+                    # One row for each channel, with the synapses of all populations.
+                    kind, row, count = outside, pre + rows_of[source] - outside.count, 0
+                else:
+                    time, channel = trains[source].time, trains[source].channel
+                    if operator.delay is None:
+                        rows_of[source] = outside.count
+                    else:
+                        time = time + operator.delay.at[channel].get(mode="clip")
+                    times.append(time)
+                    arriving = channel + outside.count if outside.count else channel
+                    rows.append(jnp.broadcast_to(arriving, time.shape))
+                    kind, row, count = outside, pre, operator.inward
             elif row_delay is not None:
                 kind, row, count = delayed, np.arange(len(pre)), len(pre)
                 source_delay = 0.0 if operator.delay is None else operator.delay[pre]
@@ -149,22 +158,29 @@ def group_synapses(
         [part + first for kind, first in zip(kinds, before, strict=False) for part in kind.row]
     )
     target = _concatenated([part for kind in kinds for part in kind.target])
-    order = np.lexsort((target, row))
+    order = order_of_pairs(row, target)
     weight = jnp.concatenate(
         [jnp.zeros(0, dtype), *(part for kind in kinds for part in kind.weight)]
     )
     if not np.array_equal(order, np.arange(len(order))):
         weight = weight[order]
     return GroupSynapses(
-        begin=np.searchsorted(row[order], np.arange(before[-1] + 1)).astype(np.int32),
+        begin=np.concatenate([[0], np.cumsum(np.bincount(row, minlength=before[-1]))]).astype(
+            np.int32
+        ),
         target=target[order].astype(np.int32),
         senders=_concatenated(delayed.sender).astype(np.int32),
         immediate=bool(immediate.row),
         weight=weight,
         delay=jnp.concatenate([jnp.zeros(0, dtype), *delayed.delay]),
-        time=jnp.concatenate([jnp.zeros((batch, 0), dtype), *times], axis=1),
-        row=jnp.concatenate([jnp.zeros((batch, 0), jnp.int32), *rows], axis=1),
+        time=_joined(times, jnp.zeros((batch, 0), dtype)),
+        row=_joined(rows, jnp.zeros((batch, 0), jnp.int32)),
     )
+
+
+def _joined(parts: Sequence[Any], nothing: Any) -> Any:
+    """Concatenate arrays (batch, ...); a single array is not copied, as XLA would."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate([nothing, *parts], axis=1)
 
 
 def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -440,15 +440,25 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
       read_group(population, *spikes, *slopes, *count, *train, *neuron, *total, *wait, *log_row,
                  *slope, *used, *origin, feedback, spike_arrays, spike_train, event_log);
   if (!problem.empty()) return invalid_argument(problem);
-  if (feedback.uses_queue() && !event_log.origin)
+  if (feedback.uses_queue() && !event_log.origin && event_log.steps > 0)
     return invalid_argument("the log has no origins");
   if (spikes->dimensions()[2] != max_spikes || max_spikes < 1 || !has_shape(*finite_check, {}) ||
       !has_type(*finite_check, kType<T>))
     return invalid_argument("a result has the wrong shape");
   const native::Options options = make_options(max_spikes, 0, once, subtract, 0, 0, threads);
   native::SortedArrivals<T> sorted;
-  problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
-                                    *sorted_row, *sorted_slot, *sorted_used, sorted);
+  native::SortedCopy<T> sorted_copy;
+  if (event_log.steps == 0 && has_shape(*sorted_time, {population.batch, 0})) {
+    const bool shared = has_shape(row, {population.arrivals});
+    if (!has_type(row, ffi::S32) || !has_shape(*sorted_used, {population.batch}) ||
+        !(shared || has_shape(row, {population.batch, population.arrivals})))
+      return invalid_argument("rows are not (arrivals,) or (batch, arrivals) int32");
+    sorted = sorted_copy.sort(population, time.typed_data<T>(), row.typed_data<std::int32_t>(),
+                              shared, options.threads, sorted_used->typed_data<std::int32_t>());
+  } else {
+    problem = check_and_sort_arrivals(population, time, row, options.threads, *sorted_time,
+                                      *sorted_row, *sorted_slot, *sorted_used, sorted);
+  }
   if (!problem.empty()) return invalid_argument(problem);
   prefer_large_pages(*spikes, *slopes);
   *finite_check->typed_data<T>() = native::group_forward(population, options, feedback, sorted,
@@ -458,7 +468,9 @@ ffi::Error GroupForward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
 
 ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
                          ffi::AnyBuffer list_target, ffi::AnyBuffer by_target,
-                         ffi::AnyBuffer scale, ffi::AnyBuffer parameters, ffi::AnyBuffer t_end, ffi::AnyBuffer spikes,
+                         ffi::AnyBuffer scale, ffi::AnyBuffer parameters, ffi::AnyBuffer t_end,
+                         ffi::AnyBuffer delay, ffi::AnyBuffer sender, ffi::AnyBuffer refractory,
+                         ffi::AnyBuffer spikes,
                          ffi::AnyBuffer slopes, ffi::AnyBuffer count, ffi::AnyBuffer train,
                          ffi::AnyBuffer neuron, ffi::AnyBuffer total, ffi::AnyBuffer wait,
                          ffi::AnyBuffer log_row, ffi::AnyBuffer slope, ffi::AnyBuffer used,
@@ -470,14 +482,14 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
                          ffi::Result<ffi::AnyBuffer> by_time, ffi::Result<ffi::AnyBuffer> by_delay,
                          bool subtract, bool immediate, double min_slope, std::int64_t threads) {
   using T = NUMBER;
-  if (by_delay->dimensions().size() != 1) return invalid_argument("delays are not (rows,)");
-  // The backward pass reads senders and refractory periods from the log.
   native::Population<T> population;
-  native::Feedback<T> feedback{immediate, by_delay->dimensions()[0]};
+  native::Feedback<T> feedback = {};
   std::string problem = read_group_weights(weight, list_begin, list_target, parameters, sorted_time,
                                            t_end, population, feedback);
   if (!problem.empty()) return invalid_argument(problem);
   problem = read_immediate_weights(population, by_target, scale, immediate, feedback);
+  if (!problem.empty()) return invalid_argument(problem);
+  problem = read_feedback(population, delay, sender, refractory, immediate, feedback);
   if (!problem.empty()) return invalid_argument(problem);
   native::Spikes<T> spike_arrays;
   native::SpikeTrain<T> spike_train;
@@ -494,7 +506,8 @@ ffi::Error GroupBackward(ffi::AnyBuffer weight, ffi::AnyBuffer list_begin,
   if (!has_shape(by_spikes, {batch, neurons, slots}) ||
       !has_shape(by_train, {batch, spike_train.events}) ||
       !has_shape(sorted_row, {batch, arrivals}) || !has_shape(sorted_slot, {batch, arrivals}) ||
-      !has_shape(sorted_used, {batch}) || !has_weight_gradient)
+      !has_shape(sorted_used, {batch}) || !has_weight_gradient ||
+      !has_shape(*by_delay, {feedback.delayed}))
     return invalid_argument("an argument of the backward pass has the wrong shape");
   for (auto buffer : {by_spikes, by_train})
     if (!has_type(buffer, kType<T>))

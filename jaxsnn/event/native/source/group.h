@@ -39,249 +39,9 @@
 
 #pragma once
 
-#include "weight_rows.h"
+#include "slices.h"
 
 namespace native {
-
-/// Log of the events of each sample: arrays (batch, steps).
-template <class T>
-struct EventLog {
-  T* wait;  // time since the preceding step, seconds
-  /// Row of weights that arrives; from `Feedback::first_spike_row` on, the spike of a neuron; -1 -
-  /// n, the end of neuron n's refractory period.
-  std::int32_t* row;
-  T* slope;            // dv/dt: before the spike, or after the refractory period
-  std::int32_t* used;  // (batch,) number of steps
-  Index steps;
-  std::int32_t* origin;  // number of the spike that caused a queued event; null: no queue
-};
-
-/// Spikes of the group in the order in which they act: (batch, events).
-template <class T>
-struct SpikeTrain {
-  T* time;
-  std::int32_t* neuron;
-  std::int32_t* total;  // (batch,) number of spikes, which may exceed `events`
-  Index events;
-};
-
-/// Parameters of all neurons of a population, in tiles of one SIMD vector.
-template <class T>
-class PopulationTiles {
- public:
-  using V = Vector<T>;
-  using VectorTile = Tile<T, 1>;
-  static constexpr int kLanes = kWidth<T>;
-
-  PopulationTiles(const Population<T>& population, bool uniform, const TimeConstants& common_taus)
-      : uniform_(uniform) {
-    tiles_.reserve((population.neurons + kLanes - 1) / kLanes);
-    for (Index first = 0; first < population.neurons; first += kLanes)
-      tiles_.emplace_back(population, 0, first, uniform, common_taus);
-    vectors_ = tiles_.size();
-    for (const VectorTile& tile : tiles_)
-      positive_thresholds_ = positive_thresholds_ && tile.positive;
-    taus_ = common_taus;
-    rates_ = Array<T>(3 * padded());
-    levels_ = Array<double>(2 * padded());
-    for (Index n = 0; n < padded(); ++n) {
-      rates_[n] = T(taus(n).leak);
-      rates_[padded() + n] = T(taus(n).synaptic);
-      rates_[2 * padded() + n] = T(taus(n).gain);
-      levels_[n] = tile(n / kLanes).fires_at[n % kLanes];
-      levels_[padded() + n] = tile(n / kLanes).v_reset[n % kLanes];
-    }
-  }
-
-  Index vectors() const { return vectors_; }
-  Index padded() const { return vectors() * kLanes; }
-  bool positive_thresholds() const { return positive_thresholds_; }
-  const VectorTile& tile(Index q) const { return tiles_[q]; }
-  const TimeConstants& taus(Index neuron) const {
-    return uniform_ ? taus_ : tiles_[neuron / kLanes].taus[neuron % kLanes];
-  }
-  const T* leak_rates() const { return rates_.data(); }
-  const T* synaptic_rates() const { return rates_.data() + padded(); }
-  const T* gains() const { return rates_.data() + 2 * padded(); }
-  double threshold(Index n) const { return levels_[n]; }
-  double v_reset(Index n) const { return levels_[padded() + n]; }
-  bool starts_above(Index n) const { return tiles_[n / kLanes].starts_above[n % kLanes]; }
-
-  /// A time step and its coefficients, if they are the same for all neurons.
-  struct TimeStep {
-    double t;
-    Step<T> step;
-    StepDerivatives<T> derivatives;
-  };
-
-  TimeStep time_step(double t, bool derivatives) const {
-    TimeStep result{t, {}, {}};
-    if (!uniform_) return result;
-    const Exponential slow_exponential = exponential(-t * taus_.slow);
-    const double gap_expm1 =
-        taus_.gap == taus_.slow ? slow_exponential.expm1 : exponential(-t * taus_.gap).expm1;
-    const Flow flow = flow_from_exponentials(taus_, t, slow_exponential.value, gap_expm1);
-    const double decay_of_v =
-        taus_.mem_longer
-            ? -slow_exponential.expm1
-            : -(slow_exponential.expm1 + gap_expm1 + slow_exponential.expm1 * gap_expm1);
-    const T bound = T(decay_of_v) * (1 + 2 * std::numeric_limits<T>::epsilon());
-    result.step = {T(flow.em), T(flow.es), T(flow.k), std::max(bound, T(flow.k))};
-    if (derivatives) {
-      const FlowDerivatives tau_derivatives = flow_derivatives(taus_, t, flow);
-      result.derivatives = {T(tau_derivatives.em_mem), T(tau_derivatives.k_mem),
-                            T(tau_derivatives.es_syn), T(tau_derivatives.k_syn)};
-    }
-    return result;
-  }
-
-  bool uniform() const { return uniform_; }
-
-  template <bool kUniform>
-  void coefficients(const TimeStep& time_step, Index q, V& em, V& es, V& k, V& bound) const {
-    if constexpr (kUniform) {
-      em = broadcast(time_step.step.em);
-      es = broadcast(time_step.step.es);
-      k = broadcast(time_step.step.k);
-      bound = broadcast(time_step.step.bound);
-    } else {
-      tiles_[q].compute_step(0, time_step.t, em, es, k, bound);
-    }
-  }
-
-  void coefficients(const TimeStep& time_step, Index q, V& em, V& es, V& k, V& bound) const {
-    uniform_ ? coefficients<true>(time_step, q, em, es, k, bound)
-             : coefficients<false>(time_step, q, em, es, k, bound);
-  }
-
-  template <bool kUniform>
-  void derivatives(const TimeStep& time_step, Index q, V& em_mem, V& k_mem, V& es_syn,
-                   V& k_syn) const {
-    if constexpr (kUniform) {
-      em_mem = broadcast(time_step.derivatives.em_mem);
-      k_mem = broadcast(time_step.derivatives.k_mem);
-      es_syn = broadcast(time_step.derivatives.es_syn);
-      k_syn = broadcast(time_step.derivatives.k_syn);
-    } else {
-      tiles_[q].compute_step_derivatives(0, time_step.t, em_mem, k_mem, es_syn, k_syn);
-    }
-  }
-
- private:
-  std::vector<VectorTile> tiles_;
-  Index vectors_ = 0;
-  Array<T> rates_;        // (3, lanes): 1 / tau_mem, 1 / tau_syn, dv/dt per j
-  Array<double> levels_;  // (2, lanes): threshold, v_reset
-  bool uniform_, positive_thresholds_ = true;
-  TimeConstants taus_;
-};
-
-// ---- gradients
-
-/// Set the gradients to 0; `arrivals`: size of the gradient with respect to times; `synapses`: number
-/// of weights stored as lists, -1 for a table.
-template <class T>
-void zero_gradients(const Population<T>& population, const Gradients<T>& gradients, Index arrivals,
-                    Index synapses = -1) {
-  std::fill_n(gradients.weight, synapses < 0 ? population.rows * population.neurons : synapses,
-              T(0));
-  if (gradients.parameters)
-    std::fill_n(gradients.parameters, gradients.fields * population.neurons, T(0));
-  if (gradients.time) std::fill_n(gradients.time, arrivals, T(0));
-}
-
-/// Gradients of a fixed number of chunks of the batch, summed in a fixed order, so that results do
-/// not depend on the number of threads. Each chunk is added as soon as all earlier chunks have been
-/// added, so at most one table per thread is needed.
-template <class T>
-class PartialGradients {
- public:
-  PartialGradients(const Population<T>& population, Index lanes, Index threads,
-                   const Gradients<T>& gradients, Index synapses = -1)
-      : population_(population),
-        gradients_(gradients),
-        lanes_(lanes),
-        synapses_(synapses),
-        chunks_(std::max<Index>(1, std::min<Index>(8, (population.batch + 1) / 2))),
-        threads_(std::clamp<Index>(threads, 1, chunks_)),
-        tables_(threads_ * size()),
-        parameter_sums_(gradients.parameters ? chunks_ * kFields * lanes : 0, 0.0) {}
-
-  /// Return the number of chunks.
-  Index chunks() const { return chunks_; }
-
-  /// Call with each sample, the chunk's gradients (table of weights; parameters, or null) and the
-  /// chunk's number.
-  template <class Call>
-  void run(Call&& call) {
-    ThreadPool::shared().run(chunks_, threads_, [&](Index chunk) {
-      try {
-        double* parameters =
-            parameter_sums_.size() ? parameter_sums_.data() + chunk * kFields * lanes_ : nullptr;
-        // Chunks in progress are fewer than `threads_` apart, so they never share a table.
-        T* table = tables_.data() + chunk % threads_ * size();
-        std::fill_n(table, size(), T(0));
-        for (Index sample = population_.batch * chunk / chunks_;
-             sample < population_.batch * (chunk + 1) / chunks_; ++sample)
-          call(sample, table, parameters, chunk);
-        call_in_order(chunk, [&] { add_table(table); });
-      } catch (...) {
-        call_in_order(-1, [&] { failed_ = true; });
-        throw;
-      }
-    });
-    add_parameters();
-  }
-
- private:
-  bool has_lists() const { return synapses_ >= 0; }
-  Index size() const { return has_lists() ? synapses_ : (population_.rows + 1) * lanes_; }
-
-  /// Wait until all earlier chunks have been added (or one has failed), then call.
-  template <class Call>
-  void call_in_order(Index chunk, Call&& call) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    chunk_done_.wait(lock, [&] { return chunk < 0 || chunks_added_ == chunk || failed_; });
-    call();
-    if (chunk >= 0) ++chunks_added_;
-    chunk_done_.notify_all();
-  }
-
-  void add_table(const T* table) {
-    if (has_lists()) {
-      for (Index n = 0; n < synapses_; ++n) gradients_.weight[n] += table[n];
-      return;
-    }
-    const Index neurons = population_.neurons;
-    for (Index row = 0; row < population_.rows; ++row) {
-      T* const sum = gradients_.weight + row * neurons;
-      const T* const table_row = table + row * lanes_;
-      for (Index n = 0; n < neurons; ++n) sum[n] += table_row[n];
-    }
-  }
-
-  void add_parameters() {
-    if (!gradients_.parameters) return;
-    const Index neurons = population_.neurons;
-    for (Index field = 0; field < gradients_.fields; ++field)
-      for (Index n = 0; n < neurons; ++n) {
-        double sum = 0;
-        for (Index chunk = 0; chunk < chunks_; ++chunk)
-          sum += parameter_sums_[(chunk * kFields + field) * lanes_ + n];
-        gradients_.parameters[field * neurons + n] = T(sum);
-      }
-  }
-
-  const Population<T>& population_;
-  const Gradients<T>& gradients_;
-  Index lanes_, synapses_, chunks_, threads_;
-  Array<T> tables_;
-  Array<double> parameter_sums_;
-  std::mutex mutex_;
-  std::condition_variable chunk_done_;
-  Index chunks_added_ = 0;
-  bool failed_ = false;
-};
 
 // ---- forward pass
 
@@ -964,11 +724,31 @@ T group_forward(const Population<T>& population, const Options& options,
                 const Feedback<T>& feedback, const SortedArrivals<T>& sorted,
                 const Spikes<T>& spikes, const SpikeTrain<T>& train, const EventLog<T>& log) {
   Intervals<T> intervals(population, sorted);
-  intervals.compute_steps(options.threads, false);
   const PopulationTiles<T> tiles(population, intervals.uniform(), intervals.taus());
+  const bool has_boxes = intervals.taus().ratio == Ratio::kConstantCurrent;
+  if (SlicePlan<T>::applies(population, feedback) && !has_boxes) {
+    const SlicePlan<T> plan(population, feedback);
+    ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
+      SliceForward<T>(population, options, feedback, sorted, plan, tiles, spikes, train, log)
+          .run(sample);
+    });
+    return zero_if_finite(population.weight, feedback.list_begin[population.rows]);
+  }
+  intervals.compute_steps(options.threads, false);
   const SparseRows<T> sparse(population, feedback, options.threads);
   const DenseRows<T> table(population, feedback, &sparse, options.threads);
   const DelayedRows<T> delayed_rows(feedback, population.neurons);
+  const Index events = population.arrivals + train.events * (1 + delayed_rows.max_deliveries());
+  if (feedback.list_begin && log.steps > 0 && log.steps < events) {
+    const auto [shortest, longest] = SlicePlan<T>::delay_range(feedback);
+    char message[320];
+    std::snprintf(message, sizeof(message),
+                  "delays from %g to %g s are too different for slices of time as long as the "
+                  "shortest delay, and a log of %lld events is too long: lengthen the shortest "
+                  "delays, or pass a smaller max_events",
+                  double(shortest), double(longest), static_cast<long long>(events));
+    throw std::invalid_argument(message);
+  }
   const auto run = [&](auto with_boxes, const T* box_tolerance) {
     ThreadPool::shared().run(population.batch, options.threads, [&](Index sample) {
       GroupForward<T, decltype(with_boxes)::value> forward(population, options, intervals, feedback,
@@ -977,7 +757,7 @@ T group_forward(const Population<T>& population, const Options& options,
       forward.run(sample);
     });
   };
-  if (intervals.taus().ratio == Ratio::kConstantCurrent) {
+  if (has_boxes) {
     if (feedback.list_begin) throw std::invalid_argument("sparse weights of rectangular pulses");
     Array<T> box_tolerance(tiles.padded(), T(0));
     compute_box_tolerances(population.weight, feedback.rows_in_table(population),
@@ -992,13 +772,6 @@ T group_forward(const Population<T>& population, const Options& options,
 }
 
 // ---- backward pass
-
-/// dL/dt of the spikes: by neuron and slot, and in the order of the spike train.
-template <class T>
-struct Cotangents {
-  const T* spikes;
-  const T* train;
-};
 
 template <class T>
 class GroupBackward {
@@ -1206,8 +979,6 @@ class GroupBackward {
 
   /// Propagate back through a spike; `by_delayed`: see `delayed_cotangent`.
   void propagate_spike(Index neuron, double slope, Index spike_number, double by_delayed) {
-    const TimeConstants& taus = tiles_.taus(neuron);
-    const double reset_height = tiles_.threshold(neuron) - tiles_.v_reset(neuron);
     const Index slot = --spikes_before_[neuron];
     double drive = by_delayed;
     const Index offset = (sample_ * population_.neurons + neuron) * options_.max_spikes + slot;
@@ -1215,21 +986,11 @@ class GroupBackward {
     if (is_recorded) drive += cotangents_.spikes[offset];
     if (spike_number >= 0 && spike_number < train_.events)
       drive += cotangents_.train[sample_ * train_.events + spike_number];
-    const double p = p_v()[neuron];
     const bool fired_at_start =
         tiles_.starts_above(neuron) && is_recorded && spikes_.time[offset] == 0;
-    slope = std::max(slope, options_.min_slope * reset_height * taus.leak);
-    const double total = drive - p * reset_height * taus.leak;
-    const double lam = fired_at_start ? 0.0 : -total / slope;
-    if (parameter_gradients_) {
-      parameter_gradient(kThreshold, neuron) -= lam;
-      if (options_.subtract || !fired_at_start) {
-        parameter_gradient(kThreshold, neuron) -= p;
-        parameter_gradient(kReset, neuron) += p;
-        parameter_gradient(kTauMem, neuron) -= reset_height * v_mem()[neuron];
-      }
-    }
-    p_v()[neuron] = T(p + lam);
+    p_v()[neuron] =
+        T(propagate_through_spike(tiles_, options_, neuron, slope, drive, p_v()[neuron],
+                                  v_mem()[neuron], fired_at_start, parameter_gradients_));
   }
 
   /// Propagate back through the end of a refractory period, where v was at v_reset; return dL/dt of
@@ -1246,15 +1007,9 @@ class GroupBackward {
 
   void add_initial_state() {
     for (Index n = 0; n < population_.neurons; ++n) {
-      const auto& tile = tiles_.tile(n / kLanes);
-      const int lane = n % kLanes;
-      const bool starts_reset = tile.starts_above[lane] && !options_.subtract;
-      const double v = starts_reset ? tile.v_reset[lane] : tile.v_start[lane],
-                   j = tile.j_start[lane];
-      parameter_gradient(starts_reset ? kReset : kStart, n) += p_v()[n];
-      parameter_gradient(kCurrent, n) += p_j()[n];
-      parameter_gradient(kTauMem, n) += v * v_mem()[n] + j * j_mem()[n] + by_mem()[n];
-      parameter_gradient(kTauSyn, n) += j * j_syn()[n] + by_syn()[n];
+      const NeuronCostate costate{p_v()[n],   p_j()[n],    v_mem()[n], j_mem()[n],
+                                  j_syn()[n], by_mem()[n], by_syn()[n]};
+      add_initial_gradients(tiles_, options_, n, costate, parameter_gradients_);
     }
   }
 
@@ -1289,26 +1044,41 @@ void group_backward(const Population<T>& population, const Options& options,
   if (population.batch == 0 || population.neurons == 0) return;
   const Intervals<T> intervals(population, sorted);
   const PopulationTiles<T> tiles(population, intervals.uniform(), intervals.taus());
-  const SparseRows<T> sparse(population, feedback, options.threads);
-  const bool skips_sparse = tiles.uniform() && !gradients.with_taus();
-  const DenseRows<T> table(population, feedback, skips_sparse ? &sparse : nullptr, options.threads);
   PartialGradients<T> partial_gradients(population, tiles.padded(), options.threads, gradients,
                                         synapses);
   Array<double> delay_sums(partial_gradients.chunks() * feedback.delayed, 0.0);
-  partial_gradients.run([&](Index sample, T* by_weight, double* parameters, Index chunk) {
-    GroupBackward<T> backward(population, options, feedback, tiles, table, sparse, spikes, train,
-                              log, cotangents, gradients.with_taus());
-    std::vector<T> by_time(gradients.time ? population.arrivals : 0);
-    const Index arrivals = intervals.used(sample);
-    backward.run(sample, arrivals, by_weight, gradients.time ? by_time.data() : nullptr, parameters,
-                 delay_sums.data() + chunk * feedback.delayed);
-    if (!gradients.time) return;
-    for (Index n = 0; n < arrivals; ++n) {
-      const Index slot = sorted.slot[sample * population.arrivals + n];
-      if (slot >= 0 && slot < population.arrivals)
-        gradients.time[sample * population.arrivals + slot] = by_time[n];
-    }
-  });
+  // Call run(sample, by_weight, by_time, parameters, by_delay) for each sample.
+  const auto propagate = [&](auto&& run) {
+    partial_gradients.run([&](Index sample, T* by_weight, double* parameters, Index chunk) {
+      std::vector<T> by_time(gradients.time ? population.arrivals : 0);
+      run(sample, by_weight, gradients.time ? by_time.data() : nullptr, parameters,
+          delay_sums.data() + chunk * feedback.delayed);
+      if (!gradients.time) return;
+      for (Index n = 0; n < intervals.used(sample); ++n) {
+        const Index slot = sorted.slot[sample * population.arrivals + n];
+        if (slot >= 0 && slot < population.arrivals)
+          gradients.time[sample * population.arrivals + slot] = by_time[n];
+      }
+    });
+  };
+  if (log.used[0] == SliceLog::kIsSliced) {
+    const SlicePlan<T> plan(population, feedback);
+    propagate([&](Index sample, auto... sums) {
+      SliceBackward<T>(population, options, feedback, sorted, plan, tiles, spikes, train, log,
+                       cotangents, gradients.with_taus())
+          .run(sample, sums...);
+    });
+  } else {
+    const SparseRows<T> sparse(population, feedback, options.threads);
+    const bool skips_sparse = tiles.uniform() && !gradients.with_taus();
+    const DenseRows<T> table(population, feedback, skips_sparse ? &sparse : nullptr,
+                             options.threads);
+    propagate([&](Index sample, auto... sums) {
+      GroupBackward<T>(population, options, feedback, tiles, table, sparse, spikes, train, log,
+                       cotangents, gradients.with_taus())
+          .run(sample, intervals.used(sample), sums...);
+    });
+  }
   for (Index n = 0; n < feedback.delayed; ++n) {
     double sum = 0;
     for (Index chunk = 0; chunk < partial_gradients.chunks(); ++chunk)

@@ -8,7 +8,7 @@
 // is the parameter `Model` here:
 //
 //     kVariables, kConstants    sizes of x and of the constants c of a neuron
-//     rate, excess, reset, arrive                 the functions
+//     rate, excess, reset, arrive                 the functions of (c, x); arrive has w for c
 //     rate_back, excess_back, reset_back, arrive_back
 //                               products of a vector with the Jacobians by c and by x, added up
 //     Series, BackSeries        Taylor coefficients of x(t) and e(t); and of costates
@@ -321,7 +321,8 @@ class Trajectories {
       if (sum != 0) {
         fail(index);
       } else if (lane.may_fire_at_once) {
-        const double excess = Model::excess(lane.input.constants, state);
+        double excess;
+        Model::excess(lane.input.constants, state, &excess);
         lane.may_fire_at_once = excess >= 0;
         if (std::isnan(excess)) fail(index);
         else if (excess >= 0 && on_point(index, Point::kSpike, lane.spikes++, 0, true))
@@ -341,7 +342,7 @@ class Trajectories {
         const double weight =
             row < lane.input.row_count ? double(lane.input.weights[row * lane.input.stride]) : 0.0;
         double after[D];
-        Model::arrive(state, weight, after);
+        Model::arrive(&weight, state, after);
         for (int n = 0; n < D; ++n) steps_.x[n][index] = after[n];
       }
     }
@@ -468,8 +469,9 @@ class SpikeWriter {
     std::int32_t& count = spikes_.count[result_[lane]];
     if (count < slots) {
       double rate[D], gradient[D] = {}, slope = 0;
+      const double one = 1;
       Model::rate(constants_[lane], point.x, rate);
-      Model::excess_back(constants_[lane], point.x, 1.0, nullptr, gradient);
+      Model::excess_back(constants_[lane], point.x, &one, nullptr, gradient);
       for (int n = 0; n < D; ++n) slope += gradient[n] * rate[n];
       const double time = std::min(edge + elapsed, next_edge);
       const Index slot = result_[lane] * slots + count;
@@ -639,10 +641,10 @@ class IntegratedBackward {
     const Index row = input.rows[point.number];
     const double weight = row < input.row_count ? double(input.weights[row * input.stride]) : 0.0;
     double before[D] = {}, of_weight = 0;
-    Model::arrive_back(point.x, weight, p, before, &of_weight);
+    Model::arrive_back(&weight, point.x, p, &of_weight, before);
     if (task.by_time) {
       double after[D], rate_before[D], rate_after[D], change = 0;
-      Model::arrive(point.x, weight, after);
+      Model::arrive(&weight, point.x, after);
       Model::rate(input.constants, point.x, rate_before);
       Model::rate(input.constants, after, rate_after);
       for (int k = 0; k < D; ++k) change += before[k] * rate_before[k] - p[k] * rate_after[k];
@@ -667,13 +669,14 @@ class IntegratedBackward {
     std::copy_n(before, D, p);
     lane.drive = point.immediate ? drive : 0;
     if (point.immediate) return;
-    Model::excess_back(constants, point.x, 1.0, nullptr, gradient);
+    const double one = 1;
+    Model::excess_back(constants, point.x, &one, nullptr, gradient);
     for (int n = 0; n < D; ++n) slope += gradient[n] * rate_before[n];
     const double mu = -drive / std::max(slope, task.slope_floor);
     for (int n = 0; n < D; ++n) p[n] += mu * gradient[n];
     if (by_constants) {
       double ignored[D] = {};
-      Model::excess_back(constants, point.x, mu, by_constants, ignored);
+      Model::excess_back(constants, point.x, &mu, by_constants, ignored);
     }
   }
 

@@ -59,6 +59,13 @@ class DelayedRows {
       if (is_neuron(feedback.sender[n], neurons)) rows_[next_place[feedback.sender[n]]++] = n;
   }
 
+  /// Return the maximum number of rows of one neuron.
+  Index max_deliveries() const {
+    Index most = 0;
+    for (std::size_t n = 1; n < begin_.size(); ++n) most = std::max(most, begin_[n] - begin_[n - 1]);
+    return most;
+  }
+
   template <class Call>
   void for_each(Index neuron, Call&& call) const {
     for (Index n = begin_[neuron]; n < begin_[neuron + 1]; ++n) call(rows_[n]);

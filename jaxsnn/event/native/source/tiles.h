@@ -172,6 +172,35 @@ void sort_arrivals(const Population<T>& population, const T* time, const std::in
   ThreadPool::shared().run_batched(population.batch, useful, sort_sample);
 }
 
+/// Arrivals in order, without their slots: those of the caller if they are sorted, else a copy.
+template <class T>
+class SortedCopy {
+ public:
+  /// `used`: (batch,), to be written.
+  SortedArrivals<T> sort(const Population<T>& population, const T* time, const std::int32_t* row,
+                         bool shared_row, Index threads, std::int32_t* used) {
+    const Index arrivals = population.arrivals, count = population.batch * arrivals;
+    bool is_sorted = !shared_row || population.batch == 1;
+    for (Index sample = 0; is_sorted && sample < population.batch; ++sample) {
+      const T *const first = time + sample * arrivals, *const end = first + arrivals;
+      is_sorted = std::is_sorted(  // not with NaN
+          first, end, [](T next, T previous) { return !(previous <= next); });
+      used[sample] = std::int32_t(std::lower_bound(first, end, population.t_end) - first);
+    }
+    if (is_sorted) return {time, row, nullptr, used, arrivals};
+    time_ = Array<T>(count);
+    row_ = Array<std::int32_t>(count);
+    slot_ = Array<std::int32_t>(count);
+    sort_arrivals(population, time, row, shared_row, threads, time_.data(), row_.data(),
+                  slot_.data(), used);
+    return {time_.data(), row_.data(), slot_.data(), used, arrivals};
+  }
+
+ private:
+  Array<T> time_;
+  Array<std::int32_t> row_, slot_;
+};
+
 /// Write the slots of the `capacity` earliest events of a sample in order; unused slots come last.
 template <class T>
 void find_earliest(const T* time, Index events, Index capacity, std::int32_t* slots) {
