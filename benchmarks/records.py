@@ -17,6 +17,30 @@ INPUTS, OUTPUTS = 5, 3
 STEPS = 100  # of the libraries that step, where nothing else is said
 SIDE = 34  # pixels of a sensor
 PARAMETERS = ("tau_mem", "tau_syn", "v_threshold", "v_leak", "r", "w_in")
+_TIMES = {"tau_mem": 2.0, "tau_syn": 1.0}
+_LINEAR = {**_TIMES, "v_threshold": 1.0, "v_reset": 0.0}
+_NIR = {**_LINEAR, "r": 1.0, "w_in": 1.0, "v_leak": 0.0}
+_EXPONENTIAL = {
+    **_TIMES,
+    **{
+        "r": 1.0,
+        "v_leak": 0.0,
+        "v_rheobase": 1.0,
+        "sharpness": 0.2,
+        "v_spike": 2.0,
+        "v_reset": 0.0,
+    },
+}
+#: Neuron model of custom_neurons.py -> parameters, equal for all neurons.
+NEURON_MODELS = {
+    "CubaLIF": _NIR,
+    "AdaptiveLIF": {**_NIR, "tau_adaptation": 6.0, "step": 0.4},
+    "TwoSynapses": {**_LINEAR, "tau_slow": 4.0},
+    "Resonator": {**_LINEAR, "frequency": 2.0},
+    "ThetaQIF": _TIMES,
+    "ExponentialLIF": _EXPONENTIAL,
+    "AdEx": {**_EXPONENTIAL, "tau_slow": 6.0, "coupling": 0.2, "step": 0.3},
+}
 
 
 class Stage(NamedTuple):
@@ -276,9 +300,32 @@ class Layers(_Saved):
         return dataclasses.replace(self, **first)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NeuronWork(_Saved):
+    """One batch of a network of two layers of a neuron model, without feedback.
+
+    The time of the first spike of each output counts: the gradient is that of their sum over
+    outputs and samples.
+
+    Attributes:
+        model: a key of NEURON_MODELS.
+        input_times: (batch, inputs): each input has one spike.
+        hidden_weights: (inputs, N). output_weights: (N, outputs).
+        max_spikes: largest number of spikes of a hidden neuron in a sample; hidden_events: of all
+            of them.
+    """
+
+    model: str
+    input_times: np.ndarray
+    hidden_weights: np.ndarray
+    output_weights: np.ndarray
+    max_spikes: int = 0
+    hidden_events: int = 0
+
+
 def load(path: Path) -> Any:
     """A saved piece of work."""
     with np.load(path) as arrays:
         values = {name: array if array.ndim else array.item() for name, array in arrays.items()}
-    records = {"Work": Work, "Convolution": Convolution, "Layers": Layers}
+    records = {record.__name__: record for record in (Work, Convolution, Layers, NeuronWork)}
     return records[values.pop("record")](**values)

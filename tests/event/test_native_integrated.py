@@ -2,8 +2,10 @@
 method, and gradients against finite differences.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -103,8 +105,33 @@ class AdEx(CurrentBased):
         return v, j + weight * (1 - 0.02 * j), a
 
 
+class AllFunctions(CurrentBased):
+    """tau_mem v' = v_rest - v + j + a sum of all functions of v that the kernels translate."""
+
+    @staticmethod
+    def functions(xp, v):
+        u, w = 0.3 * xp.tanh(v), 2.0 + 0.5 * xp.cos(v)
+        circular = xp.sin(2 * v) + xp.tan(u) + xp.arcsin(u) - xp.arccos(u) + xp.arctan(v)
+        hyperbolic = xp.sinh(u) - xp.cosh(u) + xp.arcsinh(v) + xp.arccosh(w) + xp.arctanh(u)
+        exponential = xp.exp(u) + xp.expm1(v / 4) + xp.log(w) + xp.log1p(u) + xp.erf(v) - xp.erfc(u)
+        powers = xp.sqrt(w) + xp.cbrt(w) + w**1.3 + 1.5**u + u**3 - 1 / w + u / w**2
+        return 0.05 * (circular + hyperbolic + exponential + powers)
+
+    def rate(self, constants, state):
+        c, (v, j) = constants, state
+        library = SimpleNamespace(
+            **vars(jnp), erf=jax.scipy.special.erf, erfc=jax.scipy.special.erfc
+        )
+        return (c.v_rest - v + j + self.functions(library, v)) / c.tau_mem, -j / c.tau_syn
+
+
 #: Model -> mean and deviation of its weights, and v_spike.
-MODELS = {QIF: (3.0, 2.0, 10.0), EIF: (4.0, 2.0, 2.5), AdEx: (5.0, 2.0, 2.5)}
+MODELS = {
+    QIF: (3.0, 2.0, 10.0),
+    EIF: (4.0, 2.0, 2.5),
+    AdEx: (5.0, 2.0, 2.5),
+    AllFunctions: (3.0, 2.0, 1.2),
+}
 
 
 def case(model, seed, *, neurons=3, batch=2, dtype=float, **spec):
@@ -137,6 +164,12 @@ def numpy_equations(model, c):
     if model is QIF:
         rate = lambda x: (  # noqa: E731
             ((x[0] - c.v_rest) * (x[0] - c.v_critical) + x[1]) / c.tau_mem,
+            -x[1] / c.tau_syn,
+        )
+    elif model is AllFunctions:
+        library = SimpleNamespace(**vars(np), erf=math.erf, erfc=math.erfc)
+        rate = lambda x: (  # noqa: E731
+            (c.v_rest - x[0] + x[1] + model.functions(library, x[0])) / c.tau_mem,
             -x[1] / c.tau_syn,
         )
     else:

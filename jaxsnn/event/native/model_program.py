@@ -34,7 +34,7 @@ _LOGIC = {"and": "&&", "or": "||", "xor": "!="}
 #: Operations whose results are not analytic where the condition changes.
 BRANCHES = {*_COMPARISONS, *_LOGIC, "not", "select", "max", "min", "abs", "sign"}
 #: Functions of the C++ library with the same names.
-_FUNCTIONS = {
+FUNCTIONS = {
     *("exp", "expm1", "log", "log1p", "sqrt", "cbrt", "sin", "cos", "tan", "sinh", "cosh", "tanh"),
     *("asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "pow"),
 }
@@ -66,8 +66,8 @@ class ScalarProgram:
 
     def add(self, name: str, *operands: Any) -> Operand:
         """Append an operation, unless its result exists or is trivial, and return the result."""
-        if name in ("mul", "add") and isinstance(operands[0], float):
-            operands = operands[::-1]
+        if name in ("mul", "add"):  # numbers behind results, and results in one order
+            operands = tuple(sorted(operands, key=lambda o: (isinstance(o, float), o)))
         neutral = {"mul": 1.0, "div": 1.0, "add": 0.0, "sub": 0.0}.get(name)
         if neutral is not None and isinstance(operands[1], float):
             if operands[1] == neutral:
@@ -157,7 +157,7 @@ class ScalarProgram:
             )
         if name == "add_any":
             return self.add("add", *operands)
-        if name in ARITHMETIC or name in _FUNCTIONS or name in ("neg", "max", "min", "abs", "sign"):
+        if name in ARITHMETIC or name in FUNCTIONS or name in ("neg", "max", "min", "abs", "sign"):
             return self.add(name, *operands)
         if name in _COMPARISONS or name in _LOGIC or name == "not":
             return self.add(name, *operands)

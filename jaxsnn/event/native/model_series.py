@@ -14,12 +14,12 @@ from typing import Any
 from jaxsnn.event.native.model_program import (
     ARITHMETIC,
     BRANCHES,
+    FUNCTIONS,
     Operand,
     ScalarProgram,
     ScalarStep,
     UnsupportedOperationError,
     expression,
-    is_bool,
     is_result,
     literal,
     name_of,
@@ -28,7 +28,9 @@ from jaxsnn.wording import Text
 
 #: Functions of series.h that the classes call.
 SERIES_FUNCTIONS = (
-    *("kSeriesTerms", "chain_term", "log_term", "power_term", "product_term", "quotient_term"),
+    *("kSeriesTerms", "Lanes", "chain_term", "constant_term", "log_term", "power_term"),
+    *("product_term", "quotient_term", "square_term", "each_pow"),
+    *(f"each_{name}" for name in FUNCTIONS),
 )
 #: Function with the derivative +-g -> g, the sign, and the sign in g' = +-f.
 _PAIRS = {
@@ -94,13 +96,16 @@ def series_class(
             lines = [f"if constexpr ({part.condition}) {{", *lines, "}"]
         bodies.setdefault(part.signature, []).extend(lines)
     fixed = {n: program.steps[n] for n in sorted(done) if not writer.varies[n]}
-    declared = [f"{'bool' if is_bool(step) else 'double'} t{n};" for n, step in fixed.items()]
+    fields = [*(f"t{n}" for n in fixed), *writer.reciprocals]
+    declared = [f"Lanes {', '.join(f'{field} = {{}}' for field in fields)};"] if fields else []
     if writer.arrays:
         arrays = ", ".join(f"{array}[kSeriesTerms]" for array in writer.arrays)
-        declared.append(f"double {arrays};")
+        declared.append(f"Lanes {arrays};")
     text = [f"struct {name} {{", *(f"  {line}" for line in (*members, *declared))]
-    text.append(f"  explicit {name}(const double* c) {{")
-    text += [f"    t{number} = {expression(step)};" for number, step in fixed.items()]
+    text.append("  void set_lane(int lane, const double* c) {")
+    text += [f"    const auto t{number} = {expression(step)};" for number, step in fixed.items()]
+    text += [f"    this->t{number}[lane] = t{number};" for number in fixed]
+    text += [f"    {member}[lane] = 1.0 / {of};" for member, of in writer.reciprocals.items()]
     text.append("  }")
     for signature, lines in bodies.items():
         text += [f"  {signature} {{", *(f"    {line}" for line in lines), "  }"]
@@ -114,6 +119,8 @@ class _SeriesWriter:
         self.program = program
         self.varies = program.depends(inputs)
         self.arrays: list[str] = []  # members of the class
+        self.reciprocals: dict[str, str] = {}  # member of the class -> constant
+        self._circular: dict[str, tuple[str, str]] = {}  # series -> those of its sine and cosine
 
     def lines(self, numbers: Iterable[int], source: str) -> list[str]:
         """Return the computation of the coefficients k of some steps."""
@@ -138,7 +145,7 @@ class _SeriesWriter:
         """Return the coefficient k of an operand, which may be a constant."""
         if self._is_series(operand):
             return f"{self._series(operand)}[k]"
-        return f"(k == 0 ? {name_of(operand)} : 0.0)"
+        return f"constant_term({name_of(operand)}, k)"
 
     def _is_fixed_choice(self, step: ScalarStep) -> bool:
         return step.name == "select" and not self._is_series(step.operands[0])
@@ -149,6 +156,13 @@ class _SeriesWriter:
     def _series(self, operand: Any) -> str:
         step = self.program.steps[operand]
         return step.operands[0] if step.name == "input" else f"s{operand}"
+
+    def _reciprocal(self, operand: Operand) -> str:
+        if not is_result(operand):
+            return f"(1.0 / {name_of(operand)})"
+        member = f"r{operand}"
+        self.reciprocals[member] = name_of(operand)
+        return member
 
     def _array(self, name: str) -> str:
         self.arrays.append(name)
@@ -163,18 +177,20 @@ class _SeriesWriter:
         if name == "mul":
             if self._is_series(first) and self._is_series(second):
                 a, b = self._series(first), self._series(second)
+                if a == b:
+                    return f"{target}[k] = square_term({a}, k);"
                 return f"{target}[k] = product_term({a}, {b}, k);"
             if self._is_series(first):
                 first, second = second, first
             return f"{target}[k] = {name_of(first)} * {self.term(second)};"
         if name == "div":
             if not self._is_series(second):
-                return f"{target}[k] = {self.term(first)} / {name_of(second)};"
+                return f"{target}[k] = {self.term(first)} * {self._reciprocal(second)};"
             b = self._series(second)
             return f"{target}[k] = quotient_term({self.term(first)}, {b}, {target}, k);"
         if name == "select":
             choice = f"{self.term(step.operands[1])} : {self.term(second)}"
-            return f"{target}[k] = {name_of(first)} ? {choice};"
+            return f"{target}[k] = {name_of(first)} != 0.0 ? {choice};"
         if name == "pow":
             return self._power(target, first, second)
         return self._function(target, name, self._series(first))
@@ -183,18 +199,18 @@ class _SeriesWriter:
         if not self._is_series(exponent):
             a, value = self._series(base), name_of(exponent)
             return _recurrence(
-                target, f"std::pow({a}[0], {value})", f"power_term({a}, {value}, {target}, k)"
+                target, f"each_pow({a}[0], {value})", f"power_term({a}, {value}, {target}, k)"
             )
         # a^b = exp(b log a)
         product, b = self._array(f"{target}_product"), self._series(exponent)
         if self._is_series(base):
             a, log = self._series(base), self._array(f"{target}_log")
-            lines = _recurrence(log, f"std::log({a}[0])", f"log_term({a}, {log}, k)")
+            lines = _recurrence(log, f"each_log({a}[0])", f"log_term({a}, {log}, k)")
             lines += f" {product}[k] = product_term({log}, {b}, k);"
         else:
-            lines = f"{product}[k] = std::log({name_of(base)}) * {b}[k];"
+            lines = f"{product}[k] = each_log({name_of(base)}) * {b}[k];"
         power = _recurrence(
-            target, f"std::exp({product}[0])", f"chain_term({product}, {target}, k)"
+            target, f"each_exp({product}[0])", f"chain_term({product}, {target}, k)"
         )
         return f"{lines} {power}"
 
@@ -202,7 +218,7 @@ class _SeriesWriter:
         """Return the recurrence of f(a). If f'(a) = g, the coefficient k of f follows from those of
         g below k.
         """
-        start = f"std::{name}({a}[0])"
+        start = f"each_{name}({a}[0])"
         if name == "exp":
             return _recurrence(target, start, f"chain_term({a}, {target}, k)")
         if name == "log":
@@ -210,27 +226,31 @@ class _SeriesWriter:
         if name in ("sqrt", "cbrt"):
             exponent = "0.5" if name == "sqrt" else "1.0 / 3"
             return _recurrence(target, start, f"power_term({a}, {exponent}, {target}, k)")
+        if name in ("sin", "cos") and a in self._circular:
+            return f"{target}[k] = {self._circular[a][name == 'cos']}[k];"
         g = self._array(f"{target}_g")
+        if name in ("sin", "cos"):
+            self._circular[a] = (target, g) if name == "sin" else (g, target)
         chain = _recurrence(target, start, f"chain_term({a}, {g}, k)")
         if name == "expm1":
-            return f"{chain} {_recurrence(g, f'std::exp({a}[0])', f'{target}[k]')}"
+            return f"{chain} {_recurrence(g, f'each_exp({a}[0])', f'{target}[k]')}"
         if name in ("tanh", "tan"):
             sign = "-" if name == "tanh" else "+"
-            square = f"product_term({target}, {target}, k)"
+            square = f"square_term({target}, k)"
             return f"{chain} {g}[k] = (k == 0 ? 1.0 : 0.0) {sign} {square};"
         if name in _PAIRS:
             other, sign, back = _PAIRS[name]
             chain = _recurrence(target, start, f"{sign}chain_term({a}, {g}, k)")
             back_chain = f"{back}chain_term({a}, {target}, k)"
-            return f"{chain} {_recurrence(g, f'std::{other}({a}[0])', back_chain)}"
-        w, square = self._array(f"{target}_w"), f"product_term({a}, {a}, k)"
+            return f"{chain} {_recurrence(g, f'each_{other}({a}[0])', back_chain)}"
+        w, square = self._array(f"{target}_w"), f"square_term({a}, k)"
         if name in _POWERS:
             factor, constant, sign, exponent = _POWERS[name]
             chain = _recurrence(target, start, f"{factor}chain_term({a}, {g}, k)")
             power = f"power_term({w}, {exponent}, {g}, k)"
             return (
                 f"{chain} {w}[k] = (k == 0 ? {constant} : 0.0) {sign} {square}; "
-                f"{_recurrence(g, f'std::pow({w}[0], {exponent})', power)}"
+                f"{_recurrence(g, f'each_pow({w}[0], {exponent})', power)}"
             )
         if name == "log1p":
             log = _recurrence(target, start, f"log_term({w}, {target}, k)")
@@ -238,7 +258,7 @@ class _SeriesWriter:
         # erf' = 2 / sqrt(pi) exp(-a^2), erfc' = -erf'
         factor = literal(math.copysign(2 / math.sqrt(math.pi), 1 if name == "erf" else -1))
         chain = _recurrence(target, start, f"{factor} * chain_term({a}, {g}, k)")
-        exponential = _recurrence(g, f"std::exp({w}[0])", f"chain_term({w}, {g}, k)")
+        exponential = _recurrence(g, f"each_exp({w}[0])", f"chain_term({w}, {g}, k)")
         return f"{chain} {w}[k] = -{square}; {exponential}"
 
 

@@ -210,16 +210,18 @@ def _forward_series(
     x = [program.add("input", f"x[{n}]") for n in range(size)]
     rates = program.trace("rate", _of_neurons(neuron.rate), [*c, *x], constants, state)
     excess = program.trace("excess", _of_neurons(neuron.excess), [*c, *x], constants, state)
-    following = [(f"x[{n}][k + 1] = unit / (k + 1) *", rate) for n, rate in enumerate(rates)]
+    following = [
+        (f"x[{n}][k + 1] = unit * (1.0 / (k + 1)) *", rate) for n, rate in enumerate(rates)
+    ]
     parts = [
-        SeriesPart(signature="void next(int k, double unit)", results=following),
+        SeriesPart(signature="void next(int k, Lanes unit)", results=following),
         SeriesPart(
             signature="void measure(int k)",
             results=[("excess[k] =", excess[0])],
             source="excess",
         ),
     ]
-    members = f"double x[{size}][kSeriesTerms + 1];", "double excess[kSeriesTerms];"
+    members = f"Lanes x[{size}][kSeriesTerms + 1];", "Lanes excess[kSeriesTerms];"
     return series_class("Series", program, x, parts, members)
 
 
@@ -240,9 +242,13 @@ def _backward_series(
 
     results = program.trace("rate", rate_and_products, [*c, *x, *p], constants, state, state)
     rates, by_c, by_x = results[:size], results[size : size + count], results[size + count :]
-    following = [(f"x[{n}][k + 1] = -unit / (k + 1) *", rate) for n, rate in enumerate(rates)]
-    following += [(f"p[{n}][k + 1] = unit / (k + 1) *", rate) for n, rate in enumerate(by_x)]
-    signature = "template <bool kWithConstants> void next(int k, double unit)"
+    following = [
+        (f"x[{n}][k + 1] = -unit * (1.0 / (k + 1)) *", rate) for n, rate in enumerate(rates)
+    ]
+    following += [
+        (f"p[{n}][k + 1] = unit * (1.0 / (k + 1)) *", rate) for n, rate in enumerate(by_x)
+    ]
+    signature = "template <bool kWithConstants> void next(int k, Lanes unit)"
     parts = [
         SeriesPart(signature=signature, results=following),
         SeriesPart(
@@ -252,7 +258,7 @@ def _backward_series(
         ),
     ]
     members = (
-        f"double x[{size}][kSeriesTerms + 1], p[{size}][kSeriesTerms + 1];",
-        f"double by_constant[{count}][kSeriesTerms];",
+        f"Lanes x[{size}][kSeriesTerms + 1], p[{size}][kSeriesTerms + 1];",
+        f"Lanes by_constant[{count}][kSeriesTerms];",
     )
     return series_class("BackSeries", program, [*x, *p], parts, members)

@@ -311,6 +311,7 @@ class ArrivalIntervals {
   /// Rows of the weights that arrive at the start of a sample's intervals.
   class Rows {
    public:
+    Rows() = default;
     Rows(const std::int32_t* row, Index count, Index zero_row)
         : row_(row), count_(count), zero_row_(std::uint32_t(zero_row)) {}
 
