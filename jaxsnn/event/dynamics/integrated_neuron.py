@@ -26,8 +26,8 @@ class IntegratedNeuron(Neuron):
     A subclass implements constants, arrival_factor, begin, rate, excess, reset and arrive, in
     elementwise operations of JAX; rate and excess without comparisons of the state. It needs no
     flow, as there is no closed form of it: the native kernels translate the methods to C++ and
-    integrate the equations by Taylor series, with an error of about 1e-16 of the state in each step
-    (1e-11 with float32 networks). They are compiled at the first use of a model, which needs a C++
+    integrate the equations by Taylor series, with an error below 1e-13 of the state in each step
+    (1e-10 with float32 networks). They are compiled at the first use of a model, which needs a C++
     compiler. Gradients are those of EventProp, with the costate integrated backwards in the same
     way.
 
