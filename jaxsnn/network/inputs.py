@@ -403,11 +403,17 @@ def refuse_bad_events(
     are_channels = (
         index.dtype.kind in "iu" and index.size and 0 <= index.min() <= index.max() <= size
     )
-    if are_channels:
-        all_times, is_unused = np.broadcast_arrays(time, index == size)
-        if not np.isfinite(all_times[is_unused]).any():
-            return  # the usual case, faster than a copy of the used slots
+    if are_channels and not _is_used(time, index, size):
+        return  # the usual case, faster than a copy of the used slots
     _refuse_channels(name, index, np.isfinite(time), size)
+
+
+def _is_used(time: np.ndarray, index: np.ndarray, channel: int) -> bool:
+    """Return whether a channel has an event. Blocks of slots keep the arrays small."""
+    block = 2**16
+    time, index = np.broadcast_arrays(time, index)
+    parts = ((..., slice(first, first + block)) for first in range(0, time.shape[-1], block))
+    return any(np.isfinite(time[part][index[part] == channel]).any() for part in parts)
 
 
 def _refuse_times(name: str, time: np.ndarray, dtype: Any) -> None:

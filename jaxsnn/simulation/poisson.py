@@ -91,8 +91,8 @@ def _poisson_trains(
     most = int(counts.sum(1).max(initial=0))
     # the expected number decides, so that trains of other seeds do not need another program
     slots = bucket(max(int(expected + 6 * np.sqrt(expected)) + 1, most))
-    time = np.empty((samples, slots), dtype)
-    index = np.empty((samples, slots), np.int32)
+    time = _aligned((samples, slots), dtype)
+    index = _aligned((samples, slots), np.dtype(np.int32))
     table = _AliasTable(rates)
     generators = generator.spawn(samples * blocks)
     workers = thread_count(None)
@@ -120,6 +120,14 @@ def _poisson_trains(
         last = dtype.type(t_end)
         used[np.searchsorted(used, last) :] = np.nextafter(last, dtype.type(0))  # by rounding
     return time, index
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array that begins at a multiple of 64 bytes: `to_jax` does not copy it."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size].view(dtype).reshape(shape)
 
 
 def _in_order(
