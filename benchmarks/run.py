@@ -451,7 +451,7 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="work of real size alone, few repetitions; the rest of the document stays",
+        help="work of real size alone; the rest of the document stays",
     )
     parser.add_argument("--only", help="kinds or names of cases, with semicolons; no document")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each library")
@@ -468,7 +468,6 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     chosen = [*layer_cases(), *growth_cases(), *small_cases()]
     if arguments.quick:
-        arguments.rounds, arguments.seconds = 3, 0.1
         chosen = [replace(case, rows=_QUICKLY) for case in layer_cases()]
     if arguments.only:
         wanted = arguments.only.split("; ")
