@@ -152,7 +152,7 @@ def make_work(model: str) -> NeuronWork:
         first, _, count, _ = run(changed, jnp.asarray(times, jnp.float32))[1]
         return np.asarray(first), np.asarray(count)
 
-    hidden = _bisect(lambda scale: spikes(scale, 1.0)[1].mean() < SPIKES)
+    hidden = _bisect(lambda scale: bool(spikes(scale, 1.0)[1].mean() < SPIKES))
     output = 1.1 * _bisect(lambda scale: not np.isfinite(spikes(hidden, scale)[0]).all())
     count = spikes(hidden, output)[1]
     return dataclasses.replace(
