@@ -83,7 +83,7 @@ def section(data: Mapping[str, Any]) -> str:
   cores, which depends less on other load.
 - *native* and *xla* are the backends of this library. Both are exact, and their results are compared before timing.
 - The other libraries use time steps and surrogate gradients. Their neurons fire as often as the time steps allow: see
-  the table of spikes.""",
+  the table of spikes. *250 steps* in the first table is about those that were run with so many: see the second.""",
         _table("Forward + backward, ms", cases, _time_columns(), _milliseconds),
         _table("Spikes per neuron of the first layer", cases, _time_columns(), _fired),
         _table("One sample, forward only, ms", cases, _columns(("one",)), _milliseconds),
