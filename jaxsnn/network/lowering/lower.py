@@ -157,7 +157,7 @@ def _refuse_untied(before: Graph, after: Graph) -> None:
         return
     evidence = conventions.evidence
     old, new = estimate(before.nodes, evidence), estimate(after.nodes, evidence)
-    if old == new or (old.dt is not None and not old.agrees):
+    if old.equals(new) or (old.dt is not None and not old.agrees):
         return
     # If the old numbers imply no step (such as r = 1), the new ones must not imply another step
     # than that of the dialect.

@@ -65,8 +65,9 @@ def event_data(events: Any, size: int, t_max: float, values: Any = None) -> Even
     if np.isnan(time).any():
         raise UsageError("events have a time that is NaN", fix="set unused slots to inf")
     used = np.isfinite(time)
+    signed = np.int64 if index.dtype.kind == "u" else index.dtype
     data = EventData(
-        idx=np.where(used, index, -1),
+        idx=np.where(used, index.astype(signed), -1),
         time=np.where(used, time, np.inf),
         n_neurons=size,
         t_max=float(t_max),

@@ -326,6 +326,11 @@ class Estimate:
     pair: str = ""
     farthest: float = np.nan
 
+    def equals(self, other: Estimate) -> bool:
+        """Return whether both have the same values; NaN equals NaN, unlike in `==`."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return all(mine == others or (mine != mine and others != others) for mine, others in pairs)
+
 
 #: Reason, in `Dialect.why`, for an unknown unit of time.
 NO_UNIT = Text(

@@ -287,7 +287,7 @@ def read_recording(
             )
         _refuse_events(recorded, name, time, index, population.size)
         times[name] = by_neuron(
-            time, np.where(np.isfinite(time), index, -1).astype(np.int64), population.size
+            time, np.where(np.isfinite(time), index.astype(np.int64), -1), population.size
         )
     if unrecorded := [name for name in firing if name not in times]:
         notes.append(
