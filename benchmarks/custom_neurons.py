@@ -7,9 +7,9 @@ The network 5-100-3 has neurons of one model, in both layers, and a batch of 64 
 spike of each input. Weights are scaled until hidden neurons fire twice on average and all outputs
 fire. The gradients are those of the sum of the outputs' first spike times by all weights.
 
-Each library runs in a process of its own, row by row in turn with the others. Before that, spike
-times, spike counts and gradients of both are compared. Prints the tables of docs/performance.md: the
-median and, in brackets, the minimum of wall-clock times, and the median processor time.
+The libraries run in separate processes, row by row in turns. Before that, spike times, spike counts
+and gradients of both are compared. Prints the tables of docs/performance.md: the median and, in
+brackets, the minimum of wall-clock times, and the median processor time.
 """
 
 import argparse
@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # for neuron_models, which runs the code of a page
 PEER = HERE.parent / ".venv-peers" / "eventax" / "bin" / "python"
 HIDDEN, BATCH, SPIKES, T_END = 100, 64, 2.0, 6.0
-#: Models that eventax runs, too -> its solver and step in units of tau_syn, chosen so that output
-#: spikes are accurate to about 1e-3. Of Euler, Heun and Tsit5, Heun needs the least time for that.
+#: Models that eventax runs, too -> its solver and step in units of tau_syn. Output spikes of QIF and
+#: EIF are accurate to about 1e-3, those of the adaptive LIF to 1e-2. Neither was tuned for each row.
 COMPARED = {
     "ThetaQIF": ("Heun", 0.03),
     "ExponentialLIF": ("Heun", 0.015),
@@ -41,8 +41,7 @@ COMPARED = {
 LAYERS = ("hidden", "output")
 ROWS = {"forward": "forward", "weights": "forward + backward"}
 MOST_COMPILE_SECONDS = 300.0
-#: Largest difference of output spike times, in units of tau_syn. Where two neurons cross in one step
-#: of the solver, eventax finds the second spike a step later.
+#: Largest difference of output spike times, in units of tau_syn, beyond which nothing is timed.
 MOST_APART = 0.05
 
 

@@ -1,7 +1,7 @@
 """C++ classes that compute Taylor coefficients of the results of a program along a trajectory.
 
 Each operation has a recurrence, by which its coefficient k follows from coefficients of its operands
-up to k, and from its own below k (series.h).
+up to k, and from its coefficients below k (series.h).
 """
 
 from __future__ import annotations
