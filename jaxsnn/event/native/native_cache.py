@@ -30,6 +30,8 @@ _LONGEST_RECORD = 200
 _LONG_AGO = 24 * 3600
 #: Maximum number of symbolic links in a path.
 _MOST_LINKS = 40
+#: Errors of opening a link, a socket, or a file that this user may not write, as a lock file.
+_NO_LOCK_FILE = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)
 #: Flags of `os.open` where they exist: links are not followed, pipes and devices do not block.
 _SAFELY = sum(
     getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
@@ -361,12 +363,20 @@ def _open_lock(name: Path) -> int:
     """Return a descriptor of a lock file, created if it does not exist. Anything else in its place,
     such as a pipe, a link or a file of another user, is removed: no other user can change the folder.
     """
+    flags = os.O_RDWR | os.O_CREAT | _SAFELY
+    try:
+        # It is opened before it is checked: the lock at this path can be another one a moment later.
+        lock = os.open(name, flags, 0o600)
+        if stat.S_ISREG(os.fstat(lock).st_mode):
+            return lock
+        close(lock)
+    except OSError as error:
+        if error.errno not in _NO_LOCK_FILE:
+            raise
     with suppress(FileNotFoundError):
-        is_regular = stat.S_ISREG(name.lstat().st_mode)
-        if not (is_regular and os.access(name, os.R_OK | os.W_OK)):
-            name.unlink(missing_ok=True)
-            warn_of_environment(f"{name} was not a lock file of this user, and was removed")
-    return os.open(name, os.O_RDWR | os.O_CREAT | _SAFELY, 0o600)
+        name.unlink()
+        warn_of_environment(f"{name} was not a lock file of this user, and was removed")
+    return os.open(name, flags, 0o600)
 
 
 def _is_there(lock: int, name: Path) -> bool:
